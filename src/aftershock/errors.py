@@ -1,0 +1,25 @@
+"""The errors a user can meet; the command line prints their message without a traceback."""
+
+
+class AftershockError(Exception):
+    """Something a user can mend. The message names the thing, its value, what was wanted, and what to do."""
+
+
+class RecipeError(AftershockError):
+    """A recipe that can't be followed: unknown key, wrong type or impossible value."""
+
+
+class CheckpointError(AftershockError):
+    """Weights or state on disk that are missing, unexpected, misshapen, corrupted or unsafe to load."""
+
+
+class CapacityError(AftershockError):
+    """A request that can't fit the memory or length that was reserved for it."""
+
+
+class RunError(AftershockError):
+    """A run folder that is locked, damaged, full or of another recipe."""
+
+
+class VerifierError(AftershockError):
+    """Verifiers failed on more answers than the run allows; scores can't be trusted."""

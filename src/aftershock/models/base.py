@@ -1,0 +1,80 @@
+"""What every model of the family offers to training and to sampling."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Several sequences laid end to end in one row: `bounds` Int[n + 1] are cumulative lengths, `longest` the maximum.
+
+    Attention never crosses a bound, and positions start from 0 in each segment.
+    """
+
+    bounds: Tensor
+    longest: int
+
+
+class KVCache(ABC):
+    """Keys and values (or MLA's latents) of up to `rows` sequences of up to `capacity` tokens each."""
+
+    rows: int
+    capacity: int
+
+    @abstractmethod
+    def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Copy the first `length` positions of rows `source` Long[n] into rows `target` Long[n]."""
+
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+
+
+class LanguageModel(nn.Module, ABC):
+    """A causal language model: `model(tokens)` returns logits [batch, time, vocab] for tokens Long[batch, time]."""
+
+    @abstractmethod
+    def hidden(
+        self,
+        tokens: Tensor,
+        *,
+        segments: Segments | None = None,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Tensor:
+        """Return the last hidden state after the final norm, [batch, time, hidden], for tokens Long[batch, time].
+
+        Three forms. Plain: a causal forward over the batch. Packed: `segments` with tokens Long[1, total]. Cached:
+        batch row i continues cache row `rows[i]` (Long[batch]; None means 0..batch-1), which already holds
+        `starts[i]` tokens; the new keys are written at positions starts[i].. and each query sees the positions up
+        to its own. Right padding is harmless: what it writes lies past the row's length and is overwritten later.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the output head: [..., hidden] -> [..., vocab]."""
+
+    @abstractmethod
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """Reserve a cache for `rows` sequences of `capacity` tokens, in the model's dtype and on its device."""
+
+    @abstractmethod
+    def cache_bytes(self, rows: int, capacity: int) -> int:
+        """Return what `new_cache` would reserve, in bytes, without reserving it."""
+
+    def forward(self, tokens: Tensor, *, segments: Segments | None = None) -> Tensor:
+        """Return logits [batch, time, vocab] for tokens Long[batch, time]; `segments` as in `hidden`."""
+        return self.logits(self.hidden(tokens, segments=segments))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype

@@ -1,0 +1,130 @@
+"""What a run is to do: typed stages read from one TOML file, with `--set key=value` overrides."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunTable(_Table):
+    """`[run]`: the run's name, the seed that every draw is keyed by, and one line on what it is for."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    description: str = ""
+    usd_per_hour: float | None = Field(None, ge=0)  # what this machine costs; None takes the hardware table's price
+    watts: float | None = Field(None, gt=0)  # what this machine draws; None takes the hardware table's figure
+
+
+class TaskTable(_Table):
+    """`[[stage.NAME.tasks]]`: a task by its name (`countdown`, `gym:chain_sum`, `my_task.py:MyTask`) and its dials."""
+
+    name: str
+    difficulty: int = Field(1, ge=1)
+    languages: tuple[str, ...] = ("en",)
+    weight: float = Field(1.0, gt=0)
+
+
+class EvalTable(_Table):
+    """`[stage.NAME.eval]`: the held-out measurement before, during (every `every` steps) and after a stage."""
+
+    problems: int = Field(400, ge=1)  # per task
+    samples: int = Field(16, ge=1)  # per problem, before and after
+    every: int = Field(0, ge=0)  # steps between quick evaluations; 0 means none
+    quick_problems: int = Field(100, ge=1)  # of a quick one, one sample each
+    temperature: float = Field(1.0, ge=0)
+    base_k: int = Field(0, ge=0)  # pretrain only: also measure pass@k with this k
+
+
+class ModelTable(_Table):
+    """`[stage.NAME.model]`: the `config.json` fields of a new model, `model_type` first; checked by the models' room."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    model_type: str
+
+
+class OptimTable(_Table):
+    """`[stage.NAME.optim]`: AdamW. The rate warms up for `warmup` steps, then stays or decays to `final` x lr by cosine."""
+
+    lr: float = Field(1e-4, gt=0)
+    warmup: int = Field(0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    final: float = Field(0.1, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward and backward; weights stay float32
+    micro_tokens: int = Field(16384, ge=64)  # tokens in one forward and backward
+    balance_rate: float = Field(0.001, ge=0)  # gamma of the auxiliary-loss-free expert balance [V3 2.1.2]
+
+
+class LossTable(_Table):
+    """`[stage.NAME.loss]`: which loss weights move by, and its dials; a dial that the loss has not is refused."""
+
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "dapo"
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.28, gt=0)
+    kl: float = Field(0.0, ge=0)
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    reference_every: int = Field(0, ge=0)  # steps between refreshes of the reference; 0 never
+    importance_cap: float = Field(2.0, ge=0)  # truncated importance sampling; 0 is off
+
+
+class RewardTable(_Table):
+    """`[stage.NAME.reward]`: the weights of the parts, overlong shaping (DAPO eq. 13) and how many verifier failures are borne."""
+
+    accuracy: float = 1.0
+    format: float = 0.1
+    overlong_buffer: int = Field(0, ge=0)  # tokens before max_tokens over which the penalty rises to -1; 0 is off
+    max_unverifiable: float = Field(0.05, ge=0, le=1)  # share of a step's rollouts past which the run stops
+    timeout_seconds: float = Field(5.0, gt=0)  # of one verdict
+
+
+class PretrainStage(_Table):
+    """`kind = "pretrain"`: next-token prediction on a corpus generated from tasks' traces."""
+
+    kind: Literal["pretrain"]
+    source: str | None = Field(None, alias="from")  # None: new weights from `model`
+    model: ModelTable | None = None
+    vocab_size: int = Field(512, ge=280)
+    tasks: tuple[TaskTable, ...]
+    steps: int = Field(..., ge=1)
+    tokens_per_step: int = Field(16384, ge=64)
+    optim: OptimTable = OptimTable()
+    eval: EvalTable = EvalTable()
+    max_tokens: int = Field(256, ge=1)  # of an evaluation's completion
+    checkpoint_every: int = Field(50, ge=1)
+
+
+class RLStage(_Table):
+    """`kind = "rl"`: reinforcement learning from rule rewards, as R1-Zero."""
+
+    kind: Literal["rl"]
+    source: str = Field("base", alias="from")  # "base" (the shipped nano model), an earlier stage, or a folder
+    tasks: tuple[TaskTable, ...]
+    steps: int = Field(..., ge=1)
+    problems_per_step: int = Field(32, ge=1)
+    samples_per_problem: int = Field(16, ge=2)
+    minibatches: int = Field(1, ge=1)  # optimiser steps a rollout batch is split into
+    max_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    dynamic_sampling: int = Field(1, ge=1)  # DAPO: at most this many draws to fill a step with groups that carry signal
+    max_rows: int = Field(256, ge=1)  # sequences decoded together
+    optim: OptimTable = OptimTable()
+    loss: LossTable = LossTable()
+    reward: RewardTable = RewardTable()
+    eval: EvalTable = EvalTable()
+    checkpoint_every: int = Field(10, ge=1)
+
+
+Stage = Annotated[PretrainStage | RLStage, Field(discriminator="kind")]
+
+
+class Recipe(_Table):
+    """One TOML file: `[run]` and the stages `[stage.NAME]` in the order they stand in the file."""
+
+    run: RunTable
+    stage: dict[str, Stage]

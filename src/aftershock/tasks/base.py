@@ -1,0 +1,77 @@
+"""What a task is: it draws problems from an address and checks answers; its gold answers prove the check."""
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aftershock.address import generator
+from aftershock.errors import AftershockError
+from aftershock.verify.verdict import Verdict
+
+Split = Literal["train", "heldout"]
+HELDOUT_SHARE = 8  # one problem in eight, by the hash of its content, is held out
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question. `data` holds the JSON-able facts that the check needs; `gold` is an answer that must score right."""
+
+    task: str
+    id: str
+    prompt: str
+    gold: str
+    language: str = "en"
+    difficulty: int = 1
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One family of problems. A subclass says how to `make` one, how to `check` an answer and how to `perturb` a gold one.
+
+    `difficulty` and `languages` are dials set by the recipe. `make` must be a pure function of its generator.
+    """
+
+    name: str = ""
+
+    def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
+        self.difficulty = difficulty
+        self.languages = languages
+
+    @abstractmethod
+    def make(self, rng: random.Random) -> Problem:
+        """Return one problem drawn with `rng` alone."""
+
+    @abstractmethod
+    def check(self, problem: Problem, answer: str) -> Verdict:
+        """Judge the final answer (text inside the answer tags, or after the reasoning) against the problem."""
+
+    @abstractmethod
+    def perturb(self, problem: Problem, rng: random.Random) -> str:
+        """Return an answer near the gold one that must score wrong."""
+
+    def content(self, problem: Problem) -> str:
+        """Return what makes the problem itself, apart from its wording or language; the split is a hash of it."""
+        return f"{self.name}:{sorted(problem.data.items())}"
+
+    def split_of(self, problem: Problem) -> Split:
+        """Return the split a problem belongs to, by its content alone, so that no problem is ever in both."""
+        digest = hashlib.blake2b(self.content(problem).encode(), digest_size=4).digest()
+        return "heldout" if int.from_bytes(digest, "little") % HELDOUT_SHARE == 0 else "train"
+
+    def draw(self, split: Split, index: int, seed: int = 0) -> Problem:
+        """Return problem number `index` of a split; the same (seed, split, index) always gives the same one."""
+        for attempt in range(1000):
+            problem = self.make(generator(seed, "task", self.name, self.difficulty, split, index, attempt))
+            if self.split_of(problem) == split:
+                return problem
+        raise AftershockError(
+            f"task {self.name!r} at difficulty {self.difficulty} gave no {split} problem in 1000 draws: "
+            "its problems are too few; raise the difficulty"
+        )
+
+    def problems(self, split: Split, count: int, seed: int = 0) -> Iterator[Problem]:
+        """Yield the first `count` problems of a split."""
+        return (self.draw(split, index, seed) for index in range(count))
