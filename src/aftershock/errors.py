@@ -17,6 +17,10 @@ class CapacityError(AftershockError):
     """A request that can't fit the memory or length that was reserved for it."""
 
 
+class SamplingError(AftershockError):
+    """Sampling parameters, a prompt or a chat that can't be sampled from."""
+
+
 class RunError(AftershockError):
     """A run folder that is locked, damaged, full or of another recipe."""
 
