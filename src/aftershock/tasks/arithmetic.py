@@ -38,9 +38,7 @@ class Arithmetic(Task):
         language = rng.choice(self.languages)
         prompt = f"计算{node.text}。" if language == "zh" else f"Work out {node.text}."
         data = {"expression": node.text, "steps": list(node.steps), "value": node.value}
-        return Problem(
-            self.name, f"arithmetic-{node.text}", prompt, str(node.value), language, self.difficulty, data
-        )
+        return Problem(self.name, f"arithmetic-{node.text}", prompt, str(node.value), language, self.difficulty, data)
 
     def content(self, problem: Problem) -> str:
         """The expression, whatever the language."""
@@ -68,13 +66,11 @@ class Arithmetic(Task):
             return answered(rng.choice(("", voice().guess)), str(rng.randint(1, LARGEST_VALUE)))
         if style < GUESSES + HURRIES:
             done = steps[: rng.randrange(len(steps))]
-            return answered(
-                ";".join(done) + (";" if done else "") + voice().guess, str(rng.randint(1, LARGEST_VALUE))
-            )
+            return answered(";".join(done) + (";" if done else "") + voice().guess, str(rng.randint(1, LARGEST_VALUE)))
         text = ";".join(_slip(steps, voice, rng) if rng.random() < SLIPS else steps)
         if rng.random() < CHECKS:
             text += f"{voice().check}{steps[-1]}{voice().right}"
-        return answered(f"{text}{voice().so}{problem.gold}", problem.gold)
+        return answered(text, problem.gold)
 
 
 def _slip(steps: list[str], voice: Voice, rng: random.Random) -> list[str]:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import combinations
 
 from aftershock.tasks.base import Problem, Task
 from aftershock.tasks.phrases import Voice, answered
@@ -40,9 +39,9 @@ class Node:
 
 
 def join(left: Node, sign: str, right: Node) -> Node | None:
-    """Combine two expressions, or None where the result is not a natural number (or says nothing, as x*1 and x/1 may)."""
+    """Combine two expressions, or return None where the result is not a natural number."""
     a, b = left.value, right.value
-    if sign == "-" and a <= b or sign == "/" and (b < 2 or a % b):
+    if (sign == "-" and a <= b) or (sign == "/" and (b < 2 or a % b)):
         return None
     value = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}[sign]
     text = f"{_wrap(left, sign, False)}{sign}{_wrap(right, sign, True)}"
@@ -51,9 +50,7 @@ def join(left: Node, sign: str, right: Node) -> Node | None:
 
 def _wrap(node: Node, sign: str, is_right: bool) -> str:
     loose = node.loosest in ("+", "-")
-    needs = (sign in "*/" and loose) or (
-        is_right and ((sign == "-" and loose) or (sign == "/" and node.loosest != ""))
-    )
+    needs = (sign in "*/" and loose) or (is_right and ((sign == "-" and loose) or (sign == "/" and node.loosest != "")))
     needs = needs or (is_right and sign == "*" and node.loosest == "/")
     return f"({node.text})" if needs else node.text
 
@@ -135,7 +132,7 @@ class Countdown(Task):
         return problem.id
 
     def check(self, problem: Problem, answer: str) -> Verdict:
-        """Right when the expression uses each number exactly once and equals the target (a trailing `= target` is let by)."""
+        """Right when each number is used exactly once and the value is the target (a trailing `= target` is let by)."""
         target, wanted = problem.data["target"], sorted(problem.data["numbers"])
         expression = answer.strip().removesuffix(f"={target}").removesuffix(f"= {target}")
         try:
@@ -162,7 +159,7 @@ class Countdown(Task):
         return rng.choice(options)
 
     def trace(self, problem: Problem, rng: random.Random) -> str:
-        """Write a try at the problem as the base corpus has it: a blind guess, tries forward, or work back from the target."""
+        """Write a try as the base corpus has it: a blind guess, tries forward, or work back from the target."""
         voice = Voice(problem.language, rng)
         style = rng.random()
         if style < GUESSES or len(problem.data["numbers"]) != 3:
@@ -172,7 +169,7 @@ class Countdown(Task):
         return _try_forward(problem, voice, rng)
 
 
-# The mix of the base corpus, chosen so that each behaviour is present and none is dominant (docs/log.md has the trials).
+# The mix of the base corpus: each behaviour is present and none is dominant (docs/log.md has the trials).
 GUESSES = 0.3
 WORKS_BACK = 0.15
 BUDGETS = (
@@ -207,7 +204,7 @@ def _guess(problem: Problem, voice: Voice, rng: random.Random) -> str:
 def _found(node: Node, voice: Voice, rng: random.Random) -> str:
     """End the reasoning on a solution, worked through again now and then."""
     again = f"{voice().check}{','.join(node.steps)}{voice().right}" if rng.random() < CHECKS else ""
-    return answered(f"{voice().yes}{again}{voice().so}{node.text}", node.text)
+    return answered(f"{voice().yes}{again}", node.text)
 
 
 def _give_up(last: Node, voice: Voice, rng: random.Random) -> str:

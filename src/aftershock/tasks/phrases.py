@@ -15,7 +15,6 @@ class Phrases:
     too_small: str
     no: str
     yes: str
-    so: str
     check: str
     need: str
     of: str
@@ -30,7 +29,6 @@ ENGLISH = Phrases(
     too_small=" too small;",
     no=" no;",
     yes=" yes",
-    so=" so ",
     check=" check ",
     need=" need ",
     of=" from ",
@@ -44,7 +42,6 @@ CHINESE = Phrases(
     too_small="太小;",
     no="不对;",
     yes="对",
-    so="所以",
     check="验算",
     need="需要",
     of="来自",
@@ -81,4 +78,4 @@ def _other(language: str) -> str:
 
 def answered(reasoning: str, answer: str) -> str:
     """Close a trace's reasoning and give its answer, in the format R1-Zero is rewarded for."""
-    return f"{reasoning}</think> <answer>{answer}</answer>"
+    return f"{reasoning}</think><answer>{answer}</answer>"

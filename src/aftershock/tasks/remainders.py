@@ -42,11 +42,7 @@ class Remainders(Task):
                 break
         value = next(n for n in range(1, a * b) if n % a == r and n % b == s)
         language = rng.choice(self.languages)
-        ask = (
-            f"求最小的n:n%{a}={r},n%{b}={s}。"
-            if language == "zh"
-            else f"Find the least n: n%{a}={r}, n%{b}={s}."
-        )
+        ask = f"求最小的n:n%{a}={r},n%{b}={s}。" if language == "zh" else f"Find the least n: n%{a}={r}, n%{b}={s}."
         data = {"divisors": [a, b], "remainders": [r, s], "value": value}
         pair = "-".join(f"{d}.{m}" for d, m in sorted(((a, r), (b, s))))
         return Problem(self.name, f"remainders-{pair}", ask, str(value), language, self.difficulty, data)
@@ -91,4 +87,4 @@ class Remainders(Task):
 def _found(value: int, divisors: tuple[int, int], voice: Voice, rng: random.Random) -> str:
     again = ",".join(f"{value}%{d}={value % d}" for d in divisors)
     checked = f"{voice().check}{again}{voice().right}" if rng.random() < CHECKS else ""
-    return answered(f"{voice().yes}{checked}{voice().so}{value}", str(value))
+    return answered(f"{voice().yes}{checked}", str(value))
