@@ -1,12 +1,15 @@
 """What a run is to do: typed stages read from one TOML file, with `--set key=value` overrides."""
 
-from typing import Annotated, Literal
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class RunTable(_Table):
@@ -40,14 +43,14 @@ class EvalTable(_Table):
 
 
 class ModelTable(_Table):
-    """`[stage.NAME.model]`: the `config.json` fields of a new model, `model_type` first; checked by the models' room."""
+    """`[stage.NAME.model]`: the `config.json` fields of a new model, `model_type` first; `models` checks them."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
     model_type: str
 
 
 class OptimTable(_Table):
-    """`[stage.NAME.optim]`: AdamW. The rate warms up for `warmup` steps, then stays or decays to `final` x lr by cosine."""
+    """`[stage.NAME.optim]`: AdamW. The rate rises for `warmup` steps, then stays or falls by cosine to `final` x lr."""
 
     lr: float = Field(1e-4, gt=0)
     warmup: int = Field(0, ge=0)
@@ -74,7 +77,7 @@ class LossTable(_Table):
 
 
 class RewardTable(_Table):
-    """`[stage.NAME.reward]`: the weights of the parts, overlong shaping (DAPO eq. 13) and how many verifier failures are borne."""
+    """`[stage.NAME.reward]`: weights of the parts, overlong shaping (DAPO eq. 13), verifier failures borne."""
 
     accuracy: float = 1.0
     format: float = 0.1
@@ -124,7 +127,51 @@ Stage = Annotated[PretrainStage | RLStage, Field(discriminator="kind")]
 
 
 class Recipe(_Table):
-    """One TOML file: `[run]` and the stages `[stage.NAME]` in the order they stand in the file."""
+    """One TOML file: `[run]` and the stages `[stage.NAME]` in the order they stand in the file.
+
+    Two recipes are equal where their content is, wherever they were read from.
+    """
 
     run: RunTable
     stage: dict[str, Stage]
+    _source: Path = PrivateAttr(Path("."))
+
+    @property
+    def source(self) -> Path:
+        """The folder of the recipe's file."""
+        return self._source
+
+    def locate(self, path: str) -> Path:
+        """Return where a path named in the recipe lies: beside the recipe, else in the current folder."""
+        beside = self._source / Path(path).expanduser()
+        return beside if beside.exists() else Path(path).expanduser()
+
+    def content(self) -> dict[str, Any]:
+        """Return the whole recipe as JSON-able tables named as in the file, defaults filled in, unset keys left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and fingerprint(self) == fingerprint(other)
+
+    def __hash__(self) -> int:
+        return hash(fingerprint(self))
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Return the SHA-256 of the recipe's content; the order of stages counts, the order of other keys doesn't."""
+    content = recipe.content()
+    canonical = [content["run"], list(content["stage"].items())]
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Read a TOML file, apply `--set` overrides (`stage.zero.steps=40`) and check the whole before anything runs.
+
+    RecipeError names the file, each key at fault, its value, what was wanted and the nearest right name; all faults
+    of a file are in one message.
+    """
+    from aftershock.recipe_rules import checked  # it needs the types above
+
+    recipe = checked(Path(path), overrides or [])
+    recipe._source = Path(path).resolve().parent
+    return recipe

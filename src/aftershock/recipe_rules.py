@@ -1,0 +1,229 @@
+"""What makes a recipe impossible, said in the words of its file: keys, types, values, and what can't go together."""
+
+import difflib
+import json
+import re
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from aftershock import toml
+from aftershock.errors import RecipeError
+from aftershock.recipe import PretrainStage, Recipe, RLStage, RunTable
+
+STAGE_KINDS: dict[str, type[PretrainStage] | type[RLStage]] = {"pretrain": PretrainStage, "rl": RLStage}
+SHIPPED_BASE = "base"
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+Fault = tuple[toml.Key, str]  # the key at fault, and what is wrong with it
+
+
+def checked(path: Path, overrides: list[str]) -> Recipe:
+    """Return the recipe in `path` under `overrides`; RecipeError lists every fault."""
+    tables = toml.read(path)
+    said = _apply(tables, overrides, path)
+    run, faults = _parse(RunTable, tables.get("run", {}), ("run",))
+    stages: dict[str, Any] = {}
+    for name, table in _stage_tables(tables).items():
+        stages[name], found = _parse_stage(name, table)
+        faults += found
+    faults += [*_top_faults(tables), *_order_faults(stages, path.resolve().parent)]
+    if faults:
+        raise RecipeError("\n".join(_line(path, said, tables, fault) for fault in faults))
+    return Recipe(run=run, stage=stages)
+
+
+def _apply(tables: dict[str, Any], overrides: list[str], path: Path) -> set[str]:
+    """Apply the overrides to `tables` and return their dotted keys."""
+    said, faults = set(), []
+    for override in overrides:
+        try:
+            key, value = toml.parse_override(override)
+            _known_stage(key, _stage_tables(tables))
+            toml.set_in(tables, key, value)
+            said.add(toml.dotted(key))
+        except RecipeError as error:
+            faults.append(f"{path}: {error}")
+    if faults:
+        raise RecipeError("\n".join(faults))
+    return said
+
+
+def _known_stage(key: toml.Key, stages: dict[str, Any]) -> None:
+    if key[0] == "stage" and len(key) > 1 and str(key[1]) not in stages:
+        raise RecipeError(f"--set {toml.dotted(key)}: there is no stage {key[1]!r}{nearest(str(key[1]), stages)}")
+
+
+def _stage_tables(tables: dict[str, Any]) -> dict[str, Any]:
+    stages = tables.get("stage")
+    return stages if isinstance(stages, dict) else {}
+
+
+def _parse_stage(name: str, table: Any) -> tuple[Any, list[Fault]]:
+    place: toml.Key = ("stage", name)
+    if not isinstance(table, dict):
+        return None, [(place, f"should be a table [stage.{name}]")]
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in STAGE_KINDS:
+        wanted = " or ".join(f'"{known}"' for known in STAGE_KINDS)
+        return None, [((*place, "kind"), f"should be {wanted}{nearest(str(kind), STAGE_KINDS)}")]
+    stage, faults = _parse(STAGE_KINDS[kind], table, place)
+    if stage is None:
+        return None, faults
+    rules = _rl_faults(stage) if isinstance(stage, RLStage) else _pretrain_faults(stage)
+    return stage, [((*place, *key), text) for key, text in (*rules, *_shared_faults(stage))]
+
+
+def _parse(table: type[BaseModel], values: Any, place: toml.Key) -> tuple[Any, list[Fault]]:
+    """Return the parsed table and no faults, or None and its faults.
+
+    Through JSON, where pydantic's strict mode takes lists for tuples but no text for numbers.
+    """
+    try:
+        return table.model_validate_json(json.dumps(values, default=str), strict=True), []
+    except ValidationError as error:
+        return None, [((*place, *fault["loc"]), _wording(table, fault)) for fault in error.errors()]
+
+
+def _wording(table: type[BaseModel], fault: Any) -> str:
+    loc, kind = fault["loc"], fault["type"]
+    if kind == "extra_forbidden":
+        keys = _keys(table, loc[:-1])
+        return f"unknown key{nearest(str(loc[-1]), keys)} The keys here are {', '.join(keys)}"
+    if kind == "missing":
+        return "missing, and has no default"
+    wanted = str(fault["msg"]).replace("Input should", "should")
+    if kind == "literal_error":
+        return wanted + nearest(str(fault["input"]), re.findall(r"'([^']*)'", str(fault["ctx"]["expected"])))
+    return wanted
+
+
+def _keys(table: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
+    """Return the names that the table at `loc` knows, as a file writes them."""
+    for part in loc:
+        if isinstance(part, str):
+            table = next(_tables_in({_alias(t, n): f for t in [table] for n, f in table.model_fields.items()}[part]))
+    return [_alias(table, name) for name in table.model_fields]
+
+
+def _alias(table: type[BaseModel], name: str) -> str:
+    return table.model_fields[name].alias or name
+
+
+def _tables_in(kind: Any) -> Iterator[type[BaseModel]]:
+    annotation = getattr(kind, "annotation", kind)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _tables_in(inner)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return `, did you mean "steps"?` for the most similar name, or nothing where none is near."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f', did you mean "{found[0]}"?' if found else "."
+
+
+def _line(path: Path, said: set[str], tables: dict[str, Any], fault: Fault) -> str:
+    key, text = fault
+    value: Any = tables
+    for part in key:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+    shown = "" if value is None or isinstance(value, dict) else f" = {toml.literal(value)}"
+    set_by = "--set " if toml.dotted(key) in said else ""
+    return f"{path}: {set_by}{toml.dotted(key)}{shown}: {text}"
+
+
+def _top_faults(tables: dict[str, Any]) -> Iterator[Fault]:
+    for name in tables:
+        if name not in ("run", "stage"):
+            yield (name,), f"unknown key{nearest(name, ('run', 'stage'))} A recipe has [run] and [stage.NAME] tables"
+    if "stage" in tables and not isinstance(tables["stage"], dict):
+        yield ("stage",), "should be tables [stage.NAME]"
+    elif not tables.get("stage"):
+        yield ("stage",), 'there is no stage; add one, such as [stage.zero] with kind = "rl"'
+
+
+def _order_faults(stages: dict[str, Any], folder: Path) -> Iterator[Fault]:
+    """Faults in stages' names and in where each takes its weights from; a stage is None where it could not be read."""
+    earlier: list[str] = []
+    for name, stage in stages.items():
+        if not _FOLDER_NAME.fullmatch(name):
+            yield ("stage", name), "names a folder: use up to 64 letters, digits, - and _, a letter or digit first"
+        if name.lower() in map(str.lower, earlier):
+            yield ("stage", name), "differs from an earlier stage by letter case alone; give it another name"
+        if stage is not None and stage.source is not None:
+            wrong = _source_fault(stage.source, earlier, list(stages), folder)
+            yield from [(("stage", name, "from"), wrong)] if wrong else []
+        earlier.append(name)
+
+
+def _source_fault(source: str, earlier: list[str], names: list[str], folder: Path) -> str | None:
+    if source == SHIPPED_BASE:
+        clash = SHIPPED_BASE in earlier
+        return 'could mean the shipped base or the stage "base"; give that stage another name' if clash else None
+    if source in earlier:
+        return None
+    if source in names:
+        return "is not an earlier stage; a stage takes its weights from one that stands before it in the file"
+    path = Path(source).expanduser()
+    if any((place / path / "config.json").is_file() for place in (folder, Path())):
+        return None
+    known = [SHIPPED_BASE, *earlier]
+    return (
+        f'should be "{SHIPPED_BASE}", an earlier stage, or a model folder with a config.json'
+        f"{nearest(source, known)}" + (f" (earlier stages: {', '.join(earlier)})" if earlier else "")
+    )
+
+
+def _shared_faults(stage: PretrainStage | RLStage) -> Iterator[Fault]:
+    if not stage.tasks:
+        yield ("tasks",), f"there is no task; add a [[stage.NAME.tasks]] table to the {stage.kind} stage"
+    for index, task in enumerate(stage.tasks):
+        if not task.languages:
+            yield ("tasks", index, "languages"), 'should name at least one language, such as ["en"]'
+    if stage.optim.warmup > stage.steps:
+        yield ("optim", "warmup"), f"is longer than the stage's steps = {stage.steps}"
+    for index, beta in enumerate(stage.optim.betas):
+        if not 0 <= beta < 1:
+            yield ("optim", "betas", index), "should be at least 0 and less than 1"
+    if stage.eval.temperature == 0 and stage.eval.samples > 1:
+        yield (
+            ("eval", "temperature"),
+            f"is greedy: all samples = {stage.eval.samples} are the same; use samples = 1",
+        )
+
+
+def _pretrain_faults(stage: PretrainStage) -> Iterator[Fault]:
+    if stage.source is None and stage.model is None:
+        yield ("model",), "missing: say [stage.NAME.model] for new weights, or from = for existing ones"
+    if stage.source is not None and stage.model is not None:
+        yield ("from",), "can't go together with a [stage.NAME.model] table: weights are either taken or new"
+
+
+def _rl_faults(stage: RLStage) -> Iterator[Fault]:
+    rollouts = stage.problems_per_step * stage.samples_per_problem
+    if stage.minibatches > rollouts:
+        yield ("minibatches",), f"is more than a step's {rollouts} rollouts (problems_per_step x samples_per_problem)"
+    if stage.reward.overlong_buffer > stage.max_tokens:
+        yield ("reward", "overlong_buffer"), f"is longer than max_tokens = {stage.max_tokens}"
+    if stage.reward.accuracy == 0 and stage.reward.format == 0:
+        yield ("reward", "accuracy"), "can't be 0 together with format = 0: nothing would be rewarded"
+    if stage.eval.base_k:
+        yield ("eval", "base_k"), "is for pretrain stages only"
+    yield from _loss_faults(stage)
+
+
+def _loss_faults(stage: RLStage) -> Iterator[Fault]:
+    loss = stage.loss
+    if loss.clip_low >= 1 and loss.kind != "cispo":
+        yield ("loss", "clip_low"), "should be less than 1: the ratio is clipped from below at 1 - clip_low"
+    for dial in ("kl_estimator", "reference_every"):
+        if loss.kl == 0 and getattr(loss, dial) != type(loss).model_fields[dial].default:
+            yield ("loss", dial), "acts only with kl above 0; set loss.kl or leave this out"
