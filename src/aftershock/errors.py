@@ -27,3 +27,7 @@ class RunError(AftershockError):
 
 class VerifierError(AftershockError):
     """Verifiers failed on more answers than the run allows; scores can't be trusted."""
+
+
+class TrainingError(AftershockError):
+    """A training step that can't be taken: samples, batches or gradients that would spoil the weights."""

@@ -1,0 +1,37 @@
+"""Group-relative advantages: how much better a rollout did than the others of its problem."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+EPSILON = 1e-6  # added to the standard deviation, as in DAPO's and verl's code; the papers leave it out
+
+
+@dataclass(frozen=True)
+class GroupAdvantages:
+    """`values[g][i]` is the advantage of rollout i of group g, None where it isn't counted and must be left out.
+
+    `signal[g]` is False where no two counted rewards differ, so that the group teaches nothing.
+    """
+
+    values: list[list[float | None]]
+    signal: list[bool]
+
+
+def group_advantages(
+    kind: str, rewards: Sequence[Sequence[float]], counted: Sequence[Sequence[bool]]
+) -> GroupAdvantages:
+    """Return the advantages of groups of rewards, from the counted rollouts alone.
+
+    (r - mean) / (std + 1e-6) within the group [DeepSeekMath, arXiv 2402.03300, 4.1.2], with the sample standard
+    deviation; for `dr_grpo` r - mean [arXiv 2503.20783, section 3.2].
+    """
+    pairs = list(zip(rewards, counted, strict=True))
+    kept = [[reward for reward, counts in zip(*pair, strict=True) if counts] for pair in pairs]
+    signal = [len(set(group)) > 1 for group in kept]
+    values: list[list[float | None]] = []
+    for (group, counts), known, teaches in zip(pairs, kept, signal):
+        centre = fmean(known) if teaches else 0.0
+        scale = stdev(known) + EPSILON if teaches and kind != "dr_grpo" else 1.0
+        values.append([((r - centre) / scale if teaches else 0.0) if c else None for r, c in zip(group, counts)])
+    return GroupAdvantages(values, signal)

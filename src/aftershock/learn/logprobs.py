@@ -1,0 +1,77 @@
+"""Log-probabilities of given tokens without keeping the logits of a whole batch.
+
+Only positions whose token counts reach the output head. Where their float32 logits would pass `CHUNK_BYTES`, the
+head runs over chunks of positions and is run again in the backward, so that one chunk's logits is all that lives.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from aftershock.models.base import LanguageModel, Segments
+
+CHUNK_BYTES = 1 << 26  # 64 MiB: 16k positions of a vocabulary of 1,024, or 130 of DeepSeek's 129,280
+
+
+class _Select(torch.autograd.Function):
+    """log softmax(logits)[target] and its entropy, keeping for the backward the logits and their log-sum only."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        total = logits.logsumexp(-1)
+        ctx.save_for_backward(logits, targets, total)
+        entropy = total - ((logits - total[:, None]).exp_() * logits).sum(-1)
+        ctx.mark_non_differentiable(entropy)
+        return logits.gather(-1, targets[:, None])[:, 0] - total, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, targets, total = ctx.saved_tensors
+        grad = (logits - total[:, None]).exp_().mul_(-grads[0][:, None])
+        grad.scatter_add_(-1, targets[:, None], grads[0][:, None])
+        return grad, None
+
+
+def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (log-probability of each target, entropy), both Float[n], from logits [n, vocab] and targets Long[n].
+
+    In float32. The entropy, in nats, carries no gradient.
+    """
+    return _Select.apply(logits.float(), targets)
+
+
+def chunked(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunk_bytes: int = CHUNK_BYTES
+) -> tuple[Tensor, Tensor]:
+    """Return (log-probabilities, entropies) Float[n] of targets Long[n] under head(hidden), hidden [n, width].
+
+    Equal in value and gradient to `select(head(hidden), targets)`, holding at most `chunk_bytes` of logits.
+    """
+    if len(targets) == 0:
+        return (empty := hidden.sum(-1).float()), empty.detach()
+    with torch.no_grad():
+        vocab = head(hidden[:1]).shape[-1]
+    size = max(1, chunk_bytes // (4 * vocab))
+    if len(targets) <= size:
+        return select(head(hidden), targets)
+    parts = [
+        checkpoint(lambda h, t: select(head(h), t), h, t, use_reentrant=False, preserve_rng_state=False)
+        for h, t in zip(hidden.split(size), targets.split(size))
+    ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (log-probabilities, entropies) Float[kept] of the tokens where mask is True, in their order.
+
+    tokens: Long[total], packed by `segments`; mask: Bool[total], False at each sequence's first token. The head runs in
+    the model's own dtype even under autocast: in bfloat16 its rounding is the largest part of the gap between the
+    sampler's and the learner's log-probabilities [MiniMax-M1, arXiv 2506.13585, section 3.2].
+    """
+    kept = mask.nonzero()[:, 0]
+    hidden = model.hidden(tokens[None], segments=segments)[0].index_select(0, kept - 1)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return chunked(model.logits, hidden.to(model.dtype), tokens[kept])
