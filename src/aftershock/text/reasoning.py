@@ -67,7 +67,7 @@ def _depths(texts: list[str], tags: list[str], opened: bool, deepest: int) -> li
 
 
 def answer_tag(answer: str) -> str | None:
-    """Return what stands inside the one `<answer>...</answer>` of `answer`, stripped; None if there isn't exactly one."""
+    """Return what stands inside the one `<answer>...</answer>` of `answer`, stripped; None if there isn't just one."""
     if answer.count("<answer>") != 1 or answer.count("</answer>") != 1:
         return None
     found = _ANSWER.search(answer)

@@ -26,9 +26,7 @@ CONTROL_TOKENS = (BOS, EOS, USER, ASSISTANT)  # left out when decoding, as in R1
 TAG_TOKENS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)  # one token each, kept when decoding
 # What BPE may never merge across: each digit and each operator alone, so that numbers are spelt one way only;
 # runs of Chinese and of other letters (with the space before them), so that frequent words become one token.
-SPLIT = (
-    r"\p{N}|[-+*/=()<>^×÷]|[\p{Han}]+| ?[^\s\p{N}\p{P}\p{S}\p{Han}]+| ?[^\s\p{L}\p{N}\-+*/=()<>^×÷]+|\s+(?!\S)|\s+"
-)
+SPLIT = r"\p{N}|[-+*/=()<>^×÷]|[\p{Han}]+| ?[^\s\p{N}\p{P}\p{S}\p{Han}]+| ?[^\s\p{L}\p{N}\-+*/=()<>^×÷]+|\s+(?!\S)|\s+"
 
 
 class Tokenizer:

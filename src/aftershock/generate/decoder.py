@@ -1,0 +1,193 @@
+"""Continuous batching: prompts are prefilled together, and a finished row's place is taken at once."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aftershock.address import uniforms
+from aftershock.errors import AftershockError
+from aftershock.generate.rows import Group, Request, Rows
+from aftershock.generate.sampler import Sampler
+from aftershock.generate.stops import StopStrings
+from aftershock.generate.types import FinishReason
+from aftershock.models.base import LanguageModel
+
+ROW_MULTIPLE = 8  # rows decoded are rounded up to this, see docs/engine.md
+PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
+STAGED = 16  # prompts prefilled together, at most
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many rows a request takes: `decoded` at once, `staged` prompts waiting prefilled, `capacity` tokens each."""
+
+    decoded: int
+    staged: int
+    capacity: int
+
+    @classmethod
+    def of(cls, max_rows: int, groups: int, requests: int, longest_prompt: int, max_tokens: int) -> "Layout":
+        """Lay out rows for `requests` completions of `groups` distinct prompts."""
+        decoded = rounded_up(min(max_rows, requests))
+        staged = min(STAGED, groups, max(1, max_rows // 4))
+        # the last token drawn is never fed, and so needs no place
+        return cls(decoded, staged, longest_prompt + max_tokens - 1)
+
+
+def rounded_up(rows: int) -> int:
+    """Return `rows` rounded up to a multiple of ROW_MULTIPLE."""
+    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A completion as it stood in its row."""
+
+    request: Request
+    tokens: list[int]
+    logprobs: list[float]
+    sampled_logprobs: list[float]
+    reason: FinishReason
+
+
+class Decoder:
+    """Draws the completions of all `groups`, at most `max_rows` at once; call `step` until `done`.
+
+    A prompt is prefilled, all but its last token, into a staging row past the decoded ones, and copied from there
+    into the row of each of its requests; the last token is the first one fed, so that every draw comes from the same
+    kind of step. Active rows stay compact: the last ones move into holes that no waiting request fills.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        groups: Iterable[Group],
+        sampler: Sampler,
+        stops: StopStrings,
+        eos: int,
+        max_rows: int,
+        layout: Layout,
+    ) -> None:
+        self.model, self.sampler, self.stops, self.eos = model, sampler, stops, eos
+        self.layout, self.max_rows = layout, max_rows
+        self.max_tokens = sampler.params.max_tokens
+        self.rows = Rows(layout.decoded, self.max_tokens)
+        self.cache = model.new_cache(layout.decoded + layout.staged, layout.capacity)
+        # prompts of like length together, so that little is padded; the order can't be seen in what is drawn
+        self._waiting = deque(sorted(groups, key=lambda group: len(group.tokens)))
+        self._staged: deque[tuple[int, Group, deque[Request]]] = deque()
+        self._fill(range(max_rows))
+
+    @property
+    def done(self) -> bool:
+        """Whether every request is finished."""
+        return self.rows.active == 0
+
+    def step(self) -> list[Finished]:
+        """Draw one token for each active row; return what finished, its place already taken."""
+        rows = self.rows
+        padded = rounded_up(rows.active)
+        tokens, starts = self._tensor(rows.last[:padded, None]), self._tensor(rows.lengths[:padded])
+        hidden = self.model.hidden(tokens, cache=self.cache, starts=starts)[:, -1]
+        drawn = self.sampler(
+            self.model.logits(hidden).float(), self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded]))
+        )
+        rows.record(*(part[: rows.active].cpu().numpy() for part in drawn))
+        ended = self._ended()
+        finished = [self._finish(row, reason) for row, reason in ended.items()]
+        if ended:
+            self._fill(ended)
+        return finished
+
+    def _ended(self) -> dict[int, FinishReason]:
+        """Return the rows that end with the token just drawn, and why."""
+        rows, last = self.rows, self.rows.last[: self.rows.active]
+        ended: dict[int, FinishReason] = dict.fromkeys(
+            np.flatnonzero(rows.steps[: rows.active] == self.max_tokens).tolist(), "length"
+        )
+        if self.stops.stops:
+            for row in np.flatnonzero(self.stops.closers[last]).tolist():
+                if self.stops.completed(rows.tokens[row, : rows.steps[row]]):
+                    ended[row] = "stop"
+        ended |= dict.fromkeys(np.flatnonzero(last == self.eos).tolist(), "stop")
+        return ended
+
+    def _finish(self, row: int, reason: FinishReason) -> Finished:
+        rows, request = self.rows, self.rows.owners[row]
+        assert request is not None
+        length = rows.steps[row]
+        logprobs, sampled = rows.logprobs[row, :length], rows.sampled_logprobs[row, :length]
+        if not (np.isfinite(logprobs).all() and np.isfinite(sampled).all()):
+            raise AftershockError(
+                f"the model gave logits that are not finite while completing prompt {request.prompt}, sample "
+                f"{request.sample}: its weights have diverged, or logit_bias forbids every token; go back to the "
+                "last good checkpoint with a lower learning rate, or lift the bias"
+            )
+        return Finished(request, rows.tokens[row, :length].tolist(), logprobs.tolist(), sampled.tolist(), reason)
+
+    def _fill(self, free: Iterable[int]) -> None:
+        """Give the `free` rows to waiting requests; close the holes that remain."""
+        holes = deque(sorted(free))
+        while holes and (self._staged or self._waiting):
+            if not self._staged:
+                self._stage()
+            self._admit(holes)
+        if holes and holes[0] < self.rows.active:
+            self._compact(list(holes))
+
+    def _stage(self) -> None:
+        """Prefill the next waiting prompts into the staging rows."""
+        count = min(len(self._waiting), self.layout.staged)
+        groups = [self._waiting.popleft() for _ in range(count)]
+        slots = np.arange(self.layout.decoded, self.layout.decoded + count)
+        self._staged.extend((int(slot), group, deque(group.requests)) for slot, group in zip(slots, groups))
+        longest = max(len(group.tokens) for group in groups) - 1
+        tokens = np.zeros((count, longest), dtype=np.int64)
+        for row, group in enumerate(groups):
+            tokens[row, : len(group.tokens) - 1] = group.tokens[:-1]
+        width = max(1, PREFILL_TOKENS // count)
+        for start in range(0, longest, width):
+            self.model.hidden(
+                self._tensor(tokens[:, start : start + width]),
+                cache=self.cache,
+                rows=self._tensor(slots),
+                starts=self._tensor(np.full(count, start)),
+            )
+
+    def _admit(self, holes: deque[int]) -> None:
+        """Copy staged prompts into the first of `holes`, one for each of their requests, until either runs out."""
+        source, target, longest = [], [], 0
+        while holes and self._staged:
+            slot, group, requests = self._staged[0]
+            row = holes.popleft()
+            self.rows.place(row, requests.popleft(), group.tokens)
+            source.append(slot)
+            target.append(row)
+            longest = max(longest, len(group.tokens) - 1)
+            if not requests:
+                self._staged.popleft()
+        self.rows.active = max(self.rows.active, target[-1] + 1)
+        self._copy(source, target, longest)
+
+    def _compact(self, holes: list[int]) -> None:
+        """Move the last active rows into the holes."""
+        rows = self.rows
+        holes = [hole for hole in holes if hole < rows.active]
+        active = rows.active - len(holes)
+        source = sorted(set(range(active, rows.active)) - set(holes))
+        if source:
+            target = [hole for hole in holes if hole < active]
+            self._copy(source, target, int(rows.lengths[source].max()))
+            rows.move(source, target)
+        rows.shrink(active)
+
+    def _copy(self, source: list[int], target: list[int], length: int) -> None:
+        if length:
+            self.cache.copy_rows(self._tensor(np.array(source)), self._tensor(np.array(target)), length)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.model.device)

@@ -1,0 +1,77 @@
+"""A model small enough to reason about: one attention layer over a plain KV cache, as models.base asks."""
+
+import math
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from aftershock.models.base import KVCache, LanguageModel
+from aftershock.text import train_tokenizer
+
+TEXTS = ["try 3*7+5=26, too big; no. yes, that works.", "试一试 3*7+5=26，太大了；"] * 30
+
+
+class ToyCache(KVCache):
+    def __init__(self, rows, capacity, width):
+        self.rows, self.capacity = rows, capacity
+        self.keys = torch.zeros(rows, capacity, width)
+        self.values = torch.zeros(rows, capacity, width)
+        self.copied = []
+
+    def copy_rows(self, source, target, length):
+        self.copied.append((source.tolist(), target.tolist(), length))
+        for held in (self.keys, self.values):
+            held[target, :length] = held[source, :length]
+
+    @property
+    def bytes(self):
+        return 8 * self.keys.numel()
+
+
+class ToyLM(LanguageModel):
+    """`calls` records (batch, time, cached) of every forward, so that tests can see what the scheduler did."""
+
+    def __init__(self, vocab=300, width=16, positions=4096, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.config = SimpleNamespace(vocab_size=vocab, max_position_embeddings=positions)
+        self.embed = nn.Embedding(vocab, width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.head = nn.Linear(width, vocab)
+        self.dropout = nn.Dropout(0.5)  # so that a forgotten eval() is seen
+        self.calls, self.prefilled, self.caches = [], [], []
+
+    def hidden(self, tokens, *, segments=None, cache=None, rows=None, starts=None):
+        self.calls.append((*tokens.shape, None if starts is None else starts.tolist()))
+        x = self.dropout(self.embed(tokens) * 3)
+        batch, time, width = x.shape
+        at = torch.arange(time).expand(batch, time) + (0 if starts is None else starts[:, None])
+        x = x + torch.sin(at[..., None] * (1 + torch.arange(width)) / width)
+        keys, values = self.key(x), self.value(x)
+        if cache is not None:
+            assert int(at.max()) < cache.capacity
+            if rows is not None:
+                self.prefilled.append((tokens.tolist(), starts.tolist()))
+            rows = torch.arange(batch) if rows is None else rows
+            cache.keys[rows[:, None], at] = keys
+            cache.values[rows[:, None], at] = values
+            longest = int(at.max()) + 1
+            keys, values = cache.keys[rows, :longest], cache.values[rows, :longest]
+        scores = self.query(x) @ keys.mT / math.sqrt(width)
+        hidden_from = torch.arange(keys.shape[1]) > at[..., None]
+        return x + scores.masked_fill(hidden_from, -math.inf).softmax(-1) @ values
+
+    def logits(self, hidden):
+        return self.head(hidden)
+
+    def new_cache(self, rows, capacity):
+        self.caches.append(ToyCache(rows, capacity, self.key.out_features))
+        return self.caches[-1]
+
+    def cache_bytes(self, rows, capacity):
+        return 8 * rows * capacity * self.key.out_features
+
+
+def toy_tokenizer():
+    return train_tokenizer(TEXTS, 300)
