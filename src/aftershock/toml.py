@@ -125,5 +125,6 @@ def _is_table(value: Any) -> bool:
 def _table_lines(value: Any, path: tuple[str, ...]) -> list[str]:
     header = ".".join(_name(part) for part in path)
     if isinstance(value, dict):
-        return ["", f"[{header}]", *filter(None, [write(value, path)])]
+        only_tables = bool(value) and all(_is_table(item) for item in value.values())
+        return [*([] if only_tables else ["", f"[{header}]"]), *filter(None, [write(value, path)])]
     return [line for item in value for line in ("", f"[[{header}]]", *filter(None, [write(item, path)]))]

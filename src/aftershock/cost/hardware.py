@@ -1,0 +1,96 @@
+"""The machine a run is on: what it is, what an hour of it costs and what it draws."""
+
+import csv
+import os
+import platform
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+# A plain CPU by the core: an assumption where nobody says what the machine costs, never a measurement.
+CPU_USD_PER_CORE_HOUR = 0.0425  # AWS c5.2xlarge on demand in us-east-1: $0.34 an hour for 8 vCPUs (Auto Scaling guide)
+CPU_WATTS_PER_CORE = 3.5  # Cloud Carbon Footprint, methodology: AWS's mean power of a vCPU at full use, memory included
+GPU_USD_PER_HOUR, GPU_WATTS = 1.0, 400.0  # a GPU that the table does not know: stated as assumed
+CPU_SOURCE = (
+    "assumed: $0.0425 a core-hour (AWS c5.2xlarge on demand), 3.5 W a core (Cloud Carbon Footprint's methodology); "
+    "set run.usd_per_hour and run.watts to what yours are"
+)
+GPU_SOURCE = "assumed, for a GPU that is not in the table; set run.usd_per_hour and run.watts to what yours are"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One machine. `source` says where price and power come from."""
+
+    name: str
+    device: str
+    cores: int
+    memory_gb: float
+    usd_per_hour: float
+    watts: float
+    source: str
+
+
+def table() -> list[dict[str, str]]:
+    """Return the rows of hardware.csv: GPUs with memory (GB), dense bf16 TFLOPS, dollars an hour, watts and sources."""
+    text = (files("aftershock.cost") / "hardware.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def detect() -> Hardware:
+    """Return this machine: its first GPU where torch sees one, else its CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return gpu(torch.cuda.get_device_name(0))
+    return cpu(cpu_name(), cores(), memory_bytes() / 1e9)
+
+
+def cpu(name: str, core_count: int, memory_gb: float) -> Hardware:
+    """Return a CPU machine, priced and powered by the stated assumptions."""
+    price, watts = CPU_USD_PER_CORE_HOUR * core_count, CPU_WATTS_PER_CORE * core_count
+    return Hardware(name, "cpu", core_count, round(memory_gb, 1), price, watts, CPU_SOURCE)
+
+
+def gpu(device_name: str) -> Hardware:
+    """Return a machine with one GPU of the name that the driver gives; the table's longest matching name decides."""
+    known = [row for row in table() if device_name.startswith(row["device_name"])]
+    memory_gb = round(memory_bytes() / 1e9, 1)
+    if not known:
+        return Hardware(device_name, "cuda", cores(), memory_gb, GPU_USD_PER_HOUR, GPU_WATTS, GPU_SOURCE)
+    row = max(known, key=lambda found: len(found["device_name"]))
+    price, watts = float(row["usd_per_hour"]), float(row["watts"])
+    return Hardware(row["name"], "cuda", cores(), memory_gb, price, watts, row["source"])
+
+
+def cores() -> int:
+    """Return how many cores this process may use: the affinity mask, and a container's quota (cgroup v2)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup("cpu.max").split()
+    if len(quota) == 2 and quota[0].isdecimal():
+        return max(1, min(allowed, int(quota[0]) // int(quota[1])))
+    return allowed
+
+
+def memory_bytes() -> int:
+    """Return the memory this process may use in bytes: the machine's, or a container's limit where that is lower."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup("memory.max").strip()
+    return min(physical, int(limit)) if limit.isdecimal() else physical
+
+
+def _cgroup(name: str) -> str:
+    try:
+        return Path("/sys/fs/cgroup", name).read_text()
+    except OSError:
+        return ""
+
+
+def cpu_name() -> str:
+    """Return the processor's name as its maker gives it, or the architecture where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

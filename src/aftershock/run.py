@@ -1,0 +1,359 @@
+"""A run on disk: one process at a time, finished stages, true resume, metrics, cost, rollouts, summary.
+
+    DIR/run.json, recipe.toml      what the run is: recipe, versions, hardware
+    DIR/metrics.jsonl              what was measured, a line a step: the same bytes however often the run was killed
+    DIR/timings.jsonl              what it took: seconds, tokens, FLOPs, dollars, energy
+    DIR/summary.json               the outcome
+    DIR/stages/NAME/               model/, rollouts/, checkpoints/, done.json
+
+What a step leaves is written in this order: `rollouts`, `record`, then `checkpoint`. A checkpoint remembers how long
+the line files were, so that a resume can cut away what came after it.
+"""
+
+import gzip
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftershock import checkpoint as checkpoints
+from aftershock import disk
+from aftershock.checkpoint import Checkpoint
+from aftershock.cost import hardware
+from aftershock.cost.ledger import Ledger, price, total
+from aftershock.errors import RunError
+from aftershock.recipe import Recipe, Stage, fingerprint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METRICS, TIMINGS, SUMMARY, FACTS = "metrics.jsonl", "timings.jsonl", "summary.json", "run.json"
+BEGIN, DONE = "begin.json", "done.json"
+LIBRARIES = ("aftershock", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+class Run:
+    """One run's folder, held for this process alone from `open` until the `with` block ends."""
+
+    def __init__(self, folder: Path, recipe: Recipe, facts: dict[str, Any], lock: int, notes: list[str]) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.hardware: dict[str, Any] = facts["hardware"]
+        self.versions: dict[str, str] = facts["versions"]
+        self.notes = notes  # what the user should know: nothing to resume, other versions than at the beginning
+        self._lock = lock
+
+    @classmethod
+    def open(cls, folder: Path | str, recipe: Recipe, recipe_text: str, resume: bool = False) -> "Run":
+        """Begin a run in an empty or new folder, or go on with the one there where `resume` is set.
+
+        RunError: the folder holds something else, a run and `resume` is not set, a run of another recipe, or is in
+        use by another process. `recipe_text` is kept as DIR/recipe.toml.
+        """
+        folder = Path(folder)
+        _refuse_strangers(folder)
+        with disk.writing(folder, 0):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = disk.lock(folder)
+        try:
+            facts, notes = _facts(folder, recipe, resume)
+            disk.remove_strays(folder)
+            disk.write_json(folder / FACTS, facts)
+            disk.write_bytes(folder / "recipe.toml", recipe_text.encode())
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(folder, recipe, facts, lock, notes)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def stage(self, name: str, stage: Stage) -> "StageFolder":
+        """Return the folder of a stage; its clock starts now. Call `resume` on it before anything is recorded."""
+        return StageFolder(self, name, stage)
+
+    def stage_folder(self, name: str) -> Path:
+        """Return DIR/stages/NAME, whether or not it is there."""
+        return self.folder / "stages" / name
+
+    def finished(self, name: str) -> bool:
+        """Return whether the stage has come to its end, in this process or an earlier one."""
+        return (self.stage_folder(name) / DONE).is_file()
+
+    def ledger(self, name: str) -> Ledger:
+        """Return what a stage has used up so far, over all the processes that worked on it."""
+        return total(line for line in _lines(self.folder / TIMINGS) if line.get("stage") == name)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the outcome so far: every stage that has begun, in the recipe's order, with its cost and evals."""
+        begun = [name for name in self.recipe.stage if (self.stage_folder(name) / BEGIN).is_file()]
+        return {
+            "run": self.recipe.run.name,
+            "finished": all(self.finished(name) for name in self.recipe.stage),
+            "seed": self.recipe.run.seed,
+            "versions": self.versions,
+            "hardware": self.hardware,
+            "stages": [self._stage_summary(name) for name in begun],
+        }
+
+    def write_summary(self) -> dict[str, Any]:
+        """Write DIR/summary.json and return what it holds; worth a call after each evaluation."""
+        summary = self.summary()
+        disk.write_json(self.folder / SUMMARY, summary)
+        return summary
+
+    def _stage_summary(self, name: str) -> dict[str, Any]:
+        folder, ledger = self.stage_folder(name), self.ledger(name)
+        done = disk.read_json(folder / DONE) or {}
+        return {
+            "name": name,
+            "kind": self.recipe.stage[name].kind,
+            "seconds": ledger.seconds,
+            "tokens": ledger.tokens,
+            "flops": ledger.flops,
+            "usd": ledger.usd,
+            "kwh": ledger.kwh,
+            "evals": done.get("evals", disk.read_json(folder / "evals.json") or []),
+        }
+
+
+class StageFolder:
+    """One stage's part of a run."""
+
+    def __init__(self, run: Run, name: str, stage: Stage) -> None:
+        self.run = run
+        self.name = name
+        self.stage = stage
+        self.folder = run.stage_folder(name)
+        self.model_folder = self.folder / "model"
+        self._clock = time.monotonic()
+        if not (self.folder / BEGIN).is_file():
+            disk.write_json(self.folder / BEGIN, self._marks())
+
+    def resume(self) -> Checkpoint | None:
+        """Return the last checkpoint, None where the stage begins, with what was recorded after it cut away.
+
+        Where there is none, all that the stage had left is removed. CheckpointError where a byte of it has changed:
+        nothing is then touched, and the message says how to go back to the one before.
+        """
+        if self.run.finished(self.name):
+            raise RunError(f"stage {self.name!r} is finished; there is nothing to resume in {self.folder}")
+        found = checkpoints.latest(self.folder / "checkpoints")
+        if found is None:
+            self._restore(disk.read_json(self.folder / BEGIN), 0)
+            self._empty()
+            return None
+        checkpoint, marks = found
+        self._restore(marks, checkpoint.step)
+        for path in self.folder.glob("rollouts/*.jsonl.gz"):
+            if _step_of(path) > checkpoint.step:
+                path.unlink()
+        return checkpoint
+
+    def checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", scalars: Mapping[str, Any]) -> None:
+        """Keep the state after `step`: all that the rest of the stage depends on. `scalars` must be JSON-able.
+
+        Call it after the step's `rollouts` and `record`. The last two checkpoints stay.
+        """
+        for name in (METRICS, TIMINGS):
+            _sync(self.run.folder / name)
+        checkpoints.write(self.folder / "checkpoints", Checkpoint(step, dict(tensors), dict(scalars)), self._marks())
+
+    def record(self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> dict[str, Any]:
+        """Add a line to metrics.jsonl and one to timings.jsonl; return the latter with what is worked out here.
+
+        `metrics` must follow from the recipe alone (no times, nothing of the machine); values that are not finite
+        become null. `timings` may hold `tokens_trained`, `tokens_sampled`, `flops` and whatever else took time.
+        Worked out: `seconds` since the line before (or the stage's opening), `tokens_per_second`, `usd`, `kwh`.
+        """
+        disk.append_line(self.run.folder / METRICS, _json({"stage": self.name, "step": step, **metrics}))
+        return self._time(step, timings)
+
+    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]], kind: str = "step") -> Path:
+        """Keep a step's rollouts, or those of an evaluation by its `kind`, in rollouts/KIND-000010.jsonl.gz.
+
+        `pandas.read_json(path, lines=True)` reads it. The bytes depend on the rows alone.
+        """
+        path = self.folder / "rollouts" / f"{kind}-{step:06d}.jsonl.gz"
+        text = "".join(_json(row) + "\n" for row in rows)
+        disk.write_bytes(path, gzip.compress(text.encode(), compresslevel=6, mtime=0))
+        return path
+
+    def save_json(self, name: str, value: Any) -> None:
+        """Put `value` into DIR/stages/STAGE/NAME.json in one move; `evals` is what an unfinished summary shows."""
+        disk.write_json(self.folder / f"{name}.json", _plain(value))
+
+    def read_json(self, name: str) -> Any:
+        """Return what `save_json` put under `name`, None where there is nothing."""
+        return disk.read_json(self.folder / f"{name}.json")
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Mark the stage as done, with its outcome (`evals`: a list as in summary.json); its checkpoints go."""
+        self._time(self.stage.steps, {})
+        self.save_json("done", dict(record))
+        disk.remove_folder(self.folder / "checkpoints")
+
+    def _time(self, step: int, timings: Mapping[str, float]) -> dict[str, Any]:
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        tokens = timings.get("tokens_trained", 0) + timings.get("tokens_sampled", 0)
+        usd, kwh = price(seconds, self.run.hardware["usd_per_hour"], self.run.hardware["watts"])
+        worked_out = {"seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9), "usd": usd, "kwh": kwh}
+        line = {"stage": self.name, "step": step, **timings, **worked_out}
+        disk.append_line(self.run.folder / TIMINGS, _json(line))
+        return line
+
+    def _marks(self) -> dict[str, int]:
+        paths = {name: self.run.folder / name for name in (METRICS, TIMINGS)}
+        return {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
+
+    def _restore(self, marks: dict[str, int], step: int) -> None:
+        """Cut the line files back to `marks`. The time that the cut steps took stays on the bill."""
+        for name, now in self._marks().items():
+            if now < marks[name]:
+                raise RunError(
+                    f"{self.run.folder / name} is damaged: {now} bytes, {marks[name]} when the checkpoint was made; "
+                    "restore the file, or begin in another folder"
+                )
+        metrics, timings = self.run.folder / METRICS, self.run.folder / TIMINGS
+        if metrics.exists():
+            os.truncate(metrics, marks[METRICS])
+        if timings.exists():
+            data, mark = timings.read_bytes(), marks[TIMINGS]
+            disk.write_bytes(timings, data[:mark] + _lost(self.name, step, data[mark:]))
+
+    def _empty(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name != BEGIN:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _lost(stage: str, step: int, cut: bytes) -> bytes:
+    """Return one line with the cost of the lines that are cut: they will be done again, but were paid for."""
+    spent = total(_parsed(cut))
+    if not spent.seconds:
+        return b""
+    line = {"stage": stage, "step": step, "lost": True, "seconds": spent.seconds, "usd": spent.usd, "kwh": spent.kwh}
+    return (_json(line) + "\n").encode()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give a folder with --out")
+    others = [path.name for path in folder.glob("*") if path.name != ".lock" and not path.name.startswith(disk.STRAY)]
+    if others and FACTS not in others:
+        raise RunError(
+            f"{folder} is not empty and holds no run (there is {others[0]!r}); give another folder with --out"
+        )
+
+
+def _facts(folder: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return what run.json is to hold, and notes for the user."""
+    before = disk.read_json(folder / FACTS)
+    if before is not None and not resume:
+        raise RunError(
+            f"{folder} already holds the run {before['name']!r}; add --resume to go on with it, "
+            "or give another folder with --out"
+        )
+    facts: dict[str, Any] = {
+        "name": recipe.run.name,
+        "fingerprint": fingerprint(recipe),
+        "recipe": recipe.content(),
+        "recipe_folder": str(recipe.source),
+        "versions": versions(),
+        "hardware": _hardware(recipe),
+    }
+    if before is None:
+        return facts, [f"nothing to resume in {folder}: the run begins"] if resume else []
+    if before["fingerprint"] != facts["fingerprint"]:
+        raise RunError(_changed(folder, before["recipe"], recipe.content()))
+    return facts, _version_notes(before["versions"], versions())
+
+
+def _changed(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str:
+    old, new = dict(_flat(before)), dict(_flat(now))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)] or ["the order of stages"]
+    said = [f"{key} was {old.get(key, 'not set')!r} and is {new.get(key, 'not set')!r} now" for key in keys]
+    return (
+        f"{folder} is a run of another recipe: {'; '.join(said)}. Resume with the recipe it began with "
+        f"(aftershock run '{folder}/recipe.toml' --out '{folder}' --resume), or begin in another folder"
+    )
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not isinstance(value, dict | list):
+        yield key, value
+    for name, inner in items:
+        yield from _flat(inner, f"{key}.{name}" if key else str(name))
+
+
+def _hardware(recipe: Recipe) -> dict[str, Any]:
+    found = hardware.detect()
+    given = {"usd_per_hour": recipe.run.usd_per_hour, "watts": recipe.run.watts}
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    source = f"{', '.join(said)}: given in the recipe; {found.source}" if len(said) == 1 else "given in the recipe"
+    return asdict(replace(found, **said, source=source) if said else found)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the system and the libraries that a run's numbers depend on."""
+    found = {"python": platform.python_version(), "platform": f"{sys.platform} {platform.machine()}"}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _version_notes(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    return [f"not the versions the run began with ({', '.join(changed)}): its bits may differ"] if changed else []
+
+
+def _step_of(path: Path) -> int:
+    found = re.search(r"-(\d+)\.jsonl\.gz$", path.name)
+    return int(found[1]) if found else 0
+
+
+def _sync(path: Path) -> None:
+    if path.exists():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return _parsed(path.read_bytes()) if path.exists() else []
+
+
+def _parsed(data: bytes) -> list[dict[str, Any]]:
+    """Return the whole lines of a line file; a kill may have left the last one half written."""
+    return [json.loads(line) for line in data.split(b"\n")[:-1] if line]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON knows it: numbers of numpy and torch as Python's, those not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
