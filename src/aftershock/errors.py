@@ -25,6 +25,10 @@ class RunError(AftershockError):
     """A run folder that is locked, damaged, full or of another recipe."""
 
 
+class TaskError(AftershockError):
+    """A task that can't be found or made, or whose own check doesn't hold."""
+
+
 class VerifierError(AftershockError):
     """Verifiers failed on more answers than the run allows; scores can't be trusted."""
 

@@ -5,11 +5,15 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aftershock.address import generator
 from aftershock.errors import AftershockError
 from aftershock.verify.verdict import Verdict
+
+if TYPE_CHECKING:
+    from aftershock.tasks.registry import Spec
+    from aftershock.tasks.validate import Report
 
 Split = Literal["train", "heldout"]
 HELDOUT_SHARE = 8  # one problem in eight, by the hash of its content, is held out
@@ -31,10 +35,14 @@ class Problem:
 class Task(ABC):
     """One family of problems. A subclass says how to `make` one, how to `check` an answer and how to `perturb` a gold one.
 
-    `difficulty` and `languages` are dials set by the recipe. `make` must be a pure function of its generator.
+    `difficulty` and `languages` are dials set by the recipe; `levels` is the highest difficulty (None: no limit). `make`
+    must be a pure function of its generator, and `check` of its arguments: it runs in another process, on any problem
+    of this task's name.
     """
 
     name: str = ""
+    levels: ClassVar[int | None] = None
+    spec: "Spec | None" = None  # how the registry made this instance, so that another process can make it again
 
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
         self.difficulty = difficulty
@@ -52,8 +60,20 @@ class Task(ABC):
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         """Return an answer near the gold one that must score wrong."""
 
+    def trace(self, problem: Problem, rng: random.Random) -> str | None:
+        """Return a completion for a pretraining corpus, drawn with `rng` alone; None where the task has none to offer.
+
+        It goes on from a prompt that ends in `<think>`: reasoning, `</think>`, and the answer in answer tags. Its
+        quality should vary, from a blind guess to search with checks, and its answer need not be right: RL can only
+        strengthen what the base does now and then.
+        """
+        return None
+
     def content(self, problem: Problem) -> str:
-        """Return what makes the problem itself, apart from its wording or language; the split is a hash of it."""
+        """Return what makes the problem itself, apart from its wording or language; the split is a hash of it.
+
+        By default all of `data`, keys in order. Override it where equal problems can differ in `data`, such as in order.
+        """
         return f"{self.name}:{sorted(problem.data.items())}"
 
     def split_of(self, problem: Problem) -> Split:
@@ -75,3 +95,17 @@ class Task(ABC):
     def problems(self, split: Split, count: int, seed: int = 0) -> Iterator[Problem]:
         """Yield the first `count` problems of a split."""
         return (self.draw(split, index, seed) for index in range(count))
+
+    def validate(self, n: int = 50, seed: int = 0) -> "Report":
+        """Prove the check on `n` problems of each split; see `aftershock.tasks.validate.validate`."""
+        from aftershock.tasks.validate import validate
+
+        return validate(self, n, seed)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle as the registry's name and dials: a class from a user's file can't be imported by its module name."""
+        if self.spec is None:
+            return super().__reduce__()
+        from aftershock.tasks.registry import from_spec
+
+        return from_spec, (self.spec,)

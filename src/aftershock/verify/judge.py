@@ -1,0 +1,162 @@
+"""From completions to rewards: extract the answer, have it checked in a worker process, add up the parts."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from aftershock.errors import VerifierError
+from aftershock.recipe import RewardTable
+from aftershock.text.reasoning import answer_tag, split
+from aftershock.verify.format import follows_format
+from aftershock.verify.pool import Job, Pool
+from aftershock.verify.reward import compose
+from aftershock.verify.verdict import Outcome, Reward, Verdict
+
+
+class Question(Protocol):
+    """What the judge needs to know of a problem; `tasks.Problem` has it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def difficulty(self) -> int: ...
+
+
+class Response(Protocol):
+    """What the judge needs to know of a completion; `generate.Completion` has it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> Sequence[int]: ...
+    @property
+    def finish_reason(self) -> str: ...
+
+
+class Checker(Protocol):
+    """What the judge needs to know of a task; `tasks.Task` has it."""
+
+    name: str
+    difficulty: int
+
+
+Q = TypeVar("Q", bound=Question)
+
+
+class Judge:
+    """Gives rewards to completions. A context manager: its worker processes end with it.
+
+    `tasks` are found by a problem's task name and difficulty (by name alone where no difficulty fits). `max_tokens` is
+    the length completions were cut at, for overlong shaping. `prefilled` says that prompts ended in `<think>`.
+    `counts` holds how many verdicts of each outcome were given so far.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Checker],
+        reward: RewardTable,
+        max_tokens: int,
+        workers: int = 1,
+        prefilled: bool = True,
+    ) -> None:
+        self._places = _places(tasks)
+        self._reward = reward
+        self._max_tokens = max_tokens
+        self._prefilled = prefilled
+        self._lock = threading.Lock()
+        self.counts: Counter[Outcome] = Counter()
+        self.pool = Pool(tasks, workers, reward.timeout_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes and all that they started."""
+        self.pool.close()
+
+    def judge(self, rollouts: Sequence[tuple[Question, Response]]) -> list[Reward]:
+        """Return one reward for each (problem, completion), in order; safe from any thread, one batch at a time.
+
+        Right or wrong is what the task's check says of the text in the one pair of answer tags after the reasoning; a
+        completion without such is wrong. A check that raises, returns no Verdict, ends its process or takes longer
+        than `timeout_seconds` leaves its rollout unverifiable. Raises VerifierError as soon as their share of this
+        batch is above `max_unverifiable`.
+        """
+        extracted = [_extract(completion, self._prefilled) for _, completion in rollouts]
+        numbers = [number for number, answer in enumerate(extracted) if isinstance(answer, str)]
+        jobs: list[Job] = [
+            (self._place(rollouts[number][0]), rollouts[number][0], str(extracted[number])) for number in numbers
+        ]
+        verdicts = [Verdict("wrong", "not judged") if isinstance(one, str) else one for one in extracted]
+        failures: list[int] = []
+
+        def settle(job: int, verdict: Verdict) -> None:
+            verdicts[numbers[job]] = verdict
+            if verdict.outcome == "unverifiable":
+                failures.append(numbers[job])
+                self._bear(failures, rollouts, verdicts)
+
+        with self._lock:
+            self.pool.run(jobs, settle)
+            self.counts.update(verdict.outcome for verdict in verdicts)
+        return [self._compose(completion, verdict) for (_, completion), verdict in zip(rollouts, verdicts)]
+
+    def _place(self, problem: Question) -> int:
+        places = self._places.get(problem.task)
+        if places is None:
+            known = ", ".join(sorted(self._places))
+            raise VerifierError(f"problem {problem.id!r} is of task {problem.task!r}, but the judge has only: {known}")
+        return places.get(problem.difficulty, next(iter(places.values())))
+
+    def _compose(self, completion: Response, verdict: Verdict) -> Reward:
+        formatted = follows_format(completion.text, self._prefilled)
+        return compose(verdict, formatted, len(completion.tokens), self._max_tokens, self._reward)
+
+    def _bear(
+        self, failures: list[int], rollouts: Sequence[tuple[Question, Response]], verdicts: list[Verdict]
+    ) -> None:
+        """Raise once there are more failures than the recipe bears, with the commonest reasons."""
+        if len(failures) <= self._reward.max_unverifiable * len(rollouts):
+            return
+        reasons = Counter((rollouts[number][0].task, verdicts[number].reason) for number in failures)
+        causes = "; ".join(f"{count} x {task}: {reason}" for (task, reason), count in reasons.most_common(3))
+        problem, completion = rollouts[failures[0]]
+        raise VerifierError(
+            f"{len(failures)} of {len(rollouts)} verdicts are unverifiable so far, more than max_unverifiable = "
+            f"{self._reward.max_unverifiable:g} lets by. {causes}. For example problem {problem.id!r} with the "
+            f"completion {completion.text[-200:]!r}. Mend the task's check, or raise timeout_seconds "
+            f"({self._reward.timeout_seconds:g}) or max_unverifiable in the stage's reward table"
+        )
+
+
+def _extract(completion: Response, prefilled: bool) -> str | Verdict:
+    """Return the answer to check, or the verdict on a completion that has none."""
+    parts = split(completion.text, prefilled)
+    answer = answer_tag(parts.answer) if parts.closed else None
+    if answer is not None:
+        return answer
+    if completion.finish_reason == "length":
+        return Verdict("wrong", f"cut off after {len(completion.tokens)} tokens, before an answer")
+    if not parts.closed:
+        return Verdict("wrong", "the reasoning never ends: no </think>")
+    return Verdict("wrong", "not exactly one answer in <answer> tags after the reasoning")
+
+
+def _places(tasks: Sequence[Checker]) -> dict[str, dict[int, int]]:
+    """Return task name -> difficulty -> place in the list; two different tasks may not share a name."""
+    places: dict[str, dict[int, int]] = {}
+    for place, task in enumerate(tasks):
+        others = places.setdefault(task.name, {})
+        if any(type(tasks[other]) is not type(task) for other in others.values()):
+            raise VerifierError(f"two different tasks are named {task.name!r}; give one of them another `name`")
+        others.setdefault(task.difficulty, place)
+    return places

@@ -1,0 +1,95 @@
+"""The process in which tasks' checks run, so that one that hangs, crashes or eats memory harms nothing else.
+
+It guards against accidents, not attacks: a check may still write files, open connections and kill processes, as any
+code of the user may. What a check prints is thrown away. Imports here stay light, since a worker is replaced often.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+from aftershock.verify.channel import Channel
+from aftershock.verify.verdict import Verdict
+
+CHECK_MEMORY = 1 << 30  # bytes that checks may take beyond what loading the tasks took
+GRACE_SECONDS = 2.0  # the judge kills a late worker; past this long more, a worker without a judge ends itself
+_LONGEST_TEXT = 2000  # characters kept of a reason or an extracted answer
+_SEND_SECONDS = 60.0
+
+
+def main(descriptor: int) -> None:
+    """Serve checks over the inherited socket `descriptor` until the other end is gone.
+
+    First message in: pickled (tasks pickled, seconds a check may take); out: "" or why the tasks could not be loaded.
+    Then in: a pickled list of (task index, problem, answer); out: one message a verdict, in order, as each is reached,
+    and "" before it ends of its own will, which it does after a check that ran out of memory.
+    """
+    channel = Channel(socket.socket(fileno=descriptor))
+    with contextlib.suppress(EOFError):
+        packed, seconds = pickle.loads(channel.receive())
+        try:
+            tasks = pickle.loads(packed)
+        except BaseException:
+            channel.send(traceback.format_exc(limit=-3).encode(), _SEND_SECONDS)
+            return
+        _settle_in()
+        channel.send(b"", _SEND_SECONDS)
+        while True:
+            for index, problem, answer in pickle.loads(channel.receive()):
+                _answer(channel, tasks[index], problem, answer, seconds)
+
+
+def _settle_in() -> None:
+    """Set the limits that hold for checks, and silence them."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    held = _address_space()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if held and (hard == resource.RLIM_INFINITY or held + CHECK_MEMORY <= hard):
+        resource.setrlimit(resource.RLIMIT_AS, (held + CHECK_MEMORY, hard))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _address_space() -> int:
+    """Bytes of address space in use; 0 where the system does not say (then no limit is set)."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _answer(channel: Channel, task: Any, problem: Any, answer: str, seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
+    verdict = judge_one(task, problem, answer)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    fields = (verdict.outcome, verdict.reason[:_LONGEST_TEXT], (verdict.extracted or answer)[:_LONGEST_TEXT])
+    channel.send(json.dumps(fields).encode(), _SEND_SECONDS)
+    if verdict.reason.startswith("MemoryError"):
+        channel.send(b"", _SEND_SECONDS)
+        sys.exit()  # what the check holds on to would starve the next one
+
+
+def judge_one(task: Any, problem: Any, answer: str) -> Verdict:
+    """Return the check's verdict, or an unverifiable one that says what it raised or returned instead."""
+    try:
+        verdict = task.check(problem, answer)
+    except BaseException as error:
+        return Verdict("unverifiable", f"{type(error).__name__}: {error} ({_where(error)})")
+    if not isinstance(verdict, Verdict) or verdict.outcome not in ("right", "wrong", "unverifiable"):
+        return Verdict("unverifiable", f"the check returned {verdict!r:.200}, not a Verdict")
+    if not isinstance(verdict.reason, str) or not isinstance(verdict.extracted, str | None):
+        return Verdict("unverifiable", f"the check returned {verdict!r:.200}, whose reason or extracted is no text")
+    return verdict
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
