@@ -21,7 +21,7 @@ HELDOUT_SHARE = 8  # one problem in eight, by the hash of its content, is held o
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. `data` holds the JSON-able facts that the check needs; `gold` is an answer that must score right."""
+    """One question. `data` holds the JSON-able facts that the check needs; `gold` is an answer that scores right."""
 
     task: str
     id: str
@@ -33,11 +33,10 @@ class Problem:
 
 
 class Task(ABC):
-    """One family of problems. A subclass says how to `make` one, how to `check` an answer and how to `perturb` a gold one.
+    """One family of problems. A subclass says how to `make` one, `check` an answer and `perturb` a gold answer.
 
-    `difficulty` and `languages` are dials set by the recipe; `levels` is the highest difficulty (None: no limit). `make`
-    must be a pure function of its generator, and `check` of its arguments: it runs in another process, on any problem
-    of this task's name.
+    `difficulty` and `languages` are dials set by the recipe; `levels` is the highest difficulty (None: no limit).
+    `make` must be a pure function of its generator, and `check` of its arguments: it runs in another process.
     """
 
     name: str = ""
@@ -72,7 +71,7 @@ class Task(ABC):
     def content(self, problem: Problem) -> str:
         """Return what makes the problem itself, apart from its wording or language; the split is a hash of it.
 
-        By default all of `data`, keys in order. Override it where equal problems can differ in `data`, such as in order.
+        By default all of `data`, keys in order. Override it where equal problems can differ in `data`.
         """
         return f"{self.name}:{sorted(problem.data.items())}"
 

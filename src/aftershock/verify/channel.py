@@ -27,7 +27,7 @@ class Channel:
             raise EOFError("the other end is gone") from error
 
     def receive_ready(self, seconds: float | None = 0.0) -> list[bytes]:
-        """Wait up to `seconds` (None: until the other end is gone) for bytes; return the messages now whole, maybe none."""
+        """Wait up to `seconds` (None: as long as the other end lives) for bytes; return the messages now whole."""
         self._socket.settimeout(seconds)
         try:
             data = self._socket.recv(_READ)

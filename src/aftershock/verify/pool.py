@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, setup: bytes, seconds: float) -> None:
         ours, theirs = socket.socketpair()
         self._seconds = seconds
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         code = f"from aftershock.verify.worker import main; main({theirs.fileno()})"
         with theirs:
             self._process = subprocess.Popen(
@@ -68,7 +68,7 @@ class Worker:
         self.deadline = time.monotonic() + self._seconds
 
     def collect(self) -> list[tuple[int, Verdict]]:
-        """Return the verdicts that have come in; EOFError where the process is gone, VerifierError where it could not start."""
+        """Return the verdicts that have come in; EOFError where the process is gone."""
         verdicts = []
         for message in self.channel.receive_ready():
             if self.ready and not message:
