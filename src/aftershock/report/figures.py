@@ -1,0 +1,160 @@
+"""Curves as small SVGs that take the page's colours (light and dark) and text, the same bytes every time."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Style = Literal["line", "dashed", "thin", "points"]
+Unit = Literal["share", "number"]
+
+# matplotlib wants real colours: each stands for one of the page's own, put in afterwards.
+COLOURS = {"accent": "#a00001", "ink": "#a00002", "muted": "#a00003", "rule": "#a00004"}
+_TO_PAGE = {code: f"var(--{name})" for name, code in COLOURS.items()}
+SIZE = (4.6, 2.75)  # inches; the page scales it, on a phone to about 0.75
+
+_LOOK: dict[str, dict[str, Any]] = {"line": {}, "dashed": {"linestyle": (0, (4, 2.5))}, "thin": {"linewidth": 0.8}}
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
+    "svg.hashsalt": "aftershock",
+    "font.size": 9,
+    "axes.edgecolor": COLOURS["rule"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": COLOURS["rule"],
+    "grid.linewidth": 0.6,
+    "text.color": COLOURS["muted"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+    "axes.axisbelow": True,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: a value at each step, with the bounds of its 95% interval where they are known."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    colour: Literal["accent", "ink", "muted"] = "accent"
+    style: Style = "line"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of one quantity over the steps of a stage; `note` is its caption: what, of how many, which seed."""
+
+    title: str
+    series: tuple[Series, ...]
+    note: str
+    unit: Unit = "number"
+    log: bool = False
+    floor: float | None = 0.0
+    x_label: str = "step"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words: the first and last value of each curve."""
+        ends = [
+            f"{s.label} from {_say(s.values[0], self.unit)} to {_say(s.values[-1], self.unit)}" for s in self.series
+        ]
+        return f"{self.title}: " + "; ".join(ends) + "."
+
+
+def _say(value: float, unit: Unit) -> str:
+    return f"{100 * value:.1f}%" if unit == "share" else f"{value:.4g}"
+
+
+def draw(chart: Chart, number: int) -> str:
+    """Return the chart as an `<svg>` element whose ids begin with `f<number>-`, so that many can share a page."""
+    from matplotlib import rc_context, rcdefaults, rcParams
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with rc_context():
+        rcdefaults()  # a reader's own matplotlibrc must not change the page
+        rcParams.update(_RC)
+        figure = Figure(figsize=SIZE, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for series in chart.series:
+            _plot(axes, series)
+        _finish_axes(axes, chart)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _clean(buffer.getvalue(), number, chart.alt)
+
+
+def _plot(axes: Any, series: Series) -> None:
+    colour = COLOURS[series.colour]
+    if series.low is not None and series.high is not None and series.style != "points":
+        axes.fill_between(series.steps, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+    if series.style == "points":
+        bounds = None
+        if series.low is not None and series.high is not None:
+            rows = zip(series.values, series.low, series.high, strict=True)
+            bounds = list(zip(*((max(0.0, v - a), max(0.0, b - v)) for v, a, b in rows), strict=True))
+        axes.errorbar(
+            series.steps, series.values, yerr=bounds, fmt="o", color=colour, markersize=4, elinewidth=1.4, clip_on=False
+        )
+        return
+    marker = "o" if len(series.steps) <= 20 and series.style == "line" else None
+    axes.plot(series.steps, series.values, color=colour, marker=marker, markersize=3.5, **_LOOK[series.style])
+
+
+def _finish_axes(axes: Any, chart: Chart) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.set_xlabel(chart.x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if chart.log:
+        axes.set_yscale("log")
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if chart.unit == "share":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        top = max((v for s in chart.series for v in (s.high or s.values)), default=1.0)
+        axes.set_ylim(0, 1 if top > 0.5 else None)
+    elif chart.floor is not None:
+        axes.set_ylim(bottom=chart.floor)
+
+
+def _clean(svg: str, number: int, alt: str) -> str:
+    """Keep the drawing only: no prolog, no metadata, ids apart from other figures', colours from the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="f{number}-', svg)
+    svg = re.sub(r'url\(#|href="#', lambda found: f"{found.group()}f{number}-", svg)
+    for code, page in _TO_PAGE.items():
+        svg = svg.replace(code, page)
+    svg = re.sub(r"font: (\d+)px [^;\"]+", r"font-size: \1px", svg)
+    view = re.search(r'viewBox="[^"]+"', svg)
+    assert view is not None, "matplotlib writes a viewBox"
+    head = f'<svg role="img" aria-label="{_attribute(alt)}" {view.group()} xmlns:xlink="http://www.w3.org/1999/xlink">'
+    body = re.sub(r"^<svg[^>]*>", head, svg)
+    return re.sub(r"\n\s*", "\n", body).strip()
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def smooth(values: Sequence[float], reach: int = 4) -> list[float]:
+    """Return each value's mean with its neighbours up to `reach` steps away (fewer at the ends)."""
+    parts = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [math.fsum(part) / len(part) for part in parts]

@@ -1,0 +1,241 @@
+"""Put the page together: read, choose, draw, fill the template, and replace the old page in one move."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from aftershock.alarms import Alarm, alarms_in
+from aftershock.report import words
+from aftershock.report.curves import Curves, samples_by_step
+from aftershock.report.figures import Chart, draw
+from aftershock.report.files import RunFiles, StageFiles, hashes, model_facts, read, rollout_rows
+from aftershock.report.pairs import Pairs, choose
+from aftershock.report.scores import Line, line_of, lines, number, pooled_suite, scores_of
+
+HEADLINES = ("pass@1", "mean_tokens", "check_or_retry_rate", "majority@k")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn chart: the SVG and what stands around it."""
+
+    chart: Chart
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class StagePart:
+    """One stage as the template wants it."""
+
+    name: str
+    kind: str
+    state: str
+    method: list[str]
+    model: str
+    headlines: list[Line]
+    lines: list[Line]
+    unprinted: int
+    figures: list[Figure]
+    pairs: Pairs | None
+    alarms: list[Alarm]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One row of the bill; None is unknown."""
+
+    name: str
+    seconds: float | None
+    tokens: float | None
+    flops: float | None
+    usd: float | None
+    kwh: float | None
+
+
+def make(folder: Path) -> Path:
+    """Write `folder/report.html`, first under another name, so that a reader never meets half a page."""
+    page = render(read(folder))
+    target = folder / "report.html"
+    partial = target.with_suffix(".html.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def render(run: RunFiles) -> str:
+    """Return the page of a run as HTML."""
+    figures: list[Figure] = []
+    stages = [_stage(run, stage, figures) for stage in run.stages]
+    costs = [_cost(stage) for stage in run.stages]
+    environment = Environment(
+        loader=PackageLoader("aftershock", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(duration=duration, amount=amount, money=money, big=big)
+    css, _, _ = environment.loader.get_source(environment, "page.css")  # type: ignore[union-attr]
+    return environment.get_template("page.html.j2").render(
+        run=run,
+        css=Markup(css),
+        description=str(_run_table(run).get("description") or ""),
+        stages=stages,
+        leading=next((stage for stage in reversed(stages) if stage.headlines), None),
+        costs=costs,
+        total=_total(costs),
+        assumptions=_assumptions(run),
+        hashes=hashes(run),
+        versions=_pairs_of(run.summary.get("versions")),
+        hardware=_pairs_of(run.summary.get("hardware")),
+        glossary=words.glossary({stage.kind for stage in run.stages}),
+    )
+
+
+def _run_table(run: RunFiles) -> dict[str, Any]:
+    found = run.recipe.get("run")
+    return found if isinstance(found, dict) else {}
+
+
+def _stage(run: RunFiles, stage: StageFiles, drawn: list[Figure]) -> StagePart:
+    scores, unprinted = scores_of(stage)
+    suite = pooled_suite(scores)
+    samples = samples_by_step(rollout_rows(stage, run.missing)) if stage.kind == "rl" and stage.metrics else {}
+    charts = Curves(stage, samples, scores, run.seed, _quick(stage)).charts() if stage.metrics else []
+    figures = [Figure(chart, Markup(draw(chart, len(drawn) + i))) for i, chart in enumerate(charts)]
+    drawn += figures
+    headlines = [line for metric in HEADLINES if (line := line_of(scores, suite, metric)) is not None]
+    return StagePart(
+        name=stage.name,
+        kind=words.KINDS.get(stage.kind, stage.kind),
+        state=_state(run, stage),
+        method=words.method(stage.table),
+        model=_model(stage),
+        headlines=headlines,
+        lines=lines(scores),
+        unprinted=unprinted,
+        figures=figures,
+        pairs=choose(stage.before, stage.after),
+        alarms=alarms_in(stage.metrics),
+    )
+
+
+def _state(run: RunFiles, stage: StageFiles) -> str:
+    steps = stage.table.get("steps")
+    at = max((int(number(row.get("step")) or 0) for row in stage.metrics), default=0)
+    if stage.record and (run.finished or at == steps):
+        return ""
+    return f"unfinished: step {at} of {steps if isinstance(steps, int) else '?'}" if at else "not begun"
+
+
+def _quick(stage: StageFiles) -> str:
+    table = stage.table.get("eval")
+    table = table if isinstance(table, dict) else {}
+    n = table.get("quick_problems", 100)
+    return f"{n} problems a task, one completion each" if stage.table else "n not recorded (no recipe)"
+
+
+def _model(stage: StageFiles) -> str:
+    facts = model_facts(stage.folder / "model")
+    if not facts:
+        return ""
+    config = facts["config"]
+    shape = ", ".join(
+        f"{config[name]} {label}"
+        for name, label in (
+            ("num_hidden_layers", "layers"),
+            ("hidden_size", "wide"),
+            ("n_routed_experts", "routed experts"),
+            ("vocab_size", "tokens in the vocabulary"),
+        )
+        if config.get(name)
+    )
+    kind = config.get("model_type", "unknown type")
+    return f"{big(facts['parameters'])} parameters, {facts['bytes'] / 1e6:,.1f} MB on disk; {kind}: {shape}."
+
+
+def _cost(stage: StageFiles) -> Cost:
+    """Return a stage's bill: from the summary where it is there, else the sum of what its steps recorded so far."""
+    names = ("seconds", "tokens", "flops", "usd", "kwh")
+    return Cost(stage.name, *(_ledger(stage, name) for name in names))
+
+
+def _ledger(stage: StageFiles, name: str) -> float | None:
+    told = number(stage.record.get(name))
+    if told is not None:
+        return told
+    steps = [value for row in stage.timings if (value := number(row.get(name))) is not None]
+    return math.fsum(steps) if steps else None
+
+
+def _total(costs: Sequence[Cost]) -> Cost:
+    columns = []
+    for name in ("seconds", "tokens", "flops", "usd", "kwh"):
+        known = [value for cost in costs if (value := getattr(cost, name)) is not None]
+        columns.append(math.fsum(known) if known else None)
+    return Cost("all stages", *columns)
+
+
+def _assumptions(run: RunFiles) -> list[str]:
+    """Say what dollars and energy were reckoned from."""
+    table, hardware = _run_table(run), run.summary.get("hardware")
+    hardware = hardware if isinstance(hardware, dict) else {}
+    price = number(table.get("usd_per_hour"))
+    price_from = "set in the recipe" if price is not None else "from the hardware table"
+    price = price if price is not None else number(hardware.get("usd_per_hour"))
+    watts = number(table.get("watts"))
+    watts_from = "set in the recipe" if watts is not None else "from the hardware table"
+    watts = watts if watts is not None else number(hardware.get("watts"))
+    return [
+        f"USD = hours × ${price:g} an hour ({price_from})."
+        if price is not None
+        else "USD = hours × the price of this machine in the hardware table.",
+        f"kWh = hours × {watts:g} W ({watts_from}), an assumption and not a measurement."
+        if watts is not None
+        else "kWh = hours × the power of this machine in the hardware table, an assumption and not a measurement.",
+    ]
+
+
+def _pairs_of(value: object, prefix: str = "") -> list[tuple[str, str]]:
+    """Flatten a table to (dotted name, text) rows."""
+    if not isinstance(value, dict):
+        return [(prefix.rstrip("."), str(value))] if value is not None else []
+    return [row for name, inner in value.items() for row in _pairs_of(inner, f"{prefix}{name}.")]
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as `48 s`, `6 min 12 s` or `3 h 05 min`; a dash where unknown."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def big(value: float | None) -> str:
+    """Return a count as `950`, `1.9M` or `12.4B`; a dash where unknown."""
+    if value is None:
+        return "–"
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.0f}"
+
+
+def amount(value: float | None) -> str:
+    """Return a quantity to three digits, large ones with their power of ten; a dash where unknown."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def money(value: float | None) -> str:
+    """Return dollars, with more digits where there are no cents; a dash where unknown."""
+    if value is None:
+        return "–"
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.2g}"

@@ -1,0 +1,108 @@
+"""What a stage did and what the report's terms mean, in words for a newcomer."""
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from aftershock.recipe import PretrainStage, RLStage, Stage, TaskTable
+
+LOSSES = {
+    "grpo": "GRPO (Shao et al. 2024), as R1-Zero",
+    "dr_grpo": "Dr.GRPO (Liu et al. 2025)",
+    "dapo": "DAPO (Yu et al. 2025)",
+    "gspo": "GSPO (Zheng et al. 2025)",
+    "cispo": "CISPO (MiniMax 2025)",
+}
+KINDS = {"rl": "reinforcement learning", "pretrain": "pretraining"}
+SOURCES = {"base": "the nano base model that ships with aftershock"}
+
+
+def method(table: dict[str, Any]) -> list[str]:
+    """Return paragraphs on what a stage's recipe asks for; empty where the recipe is missing or of another version."""
+    try:
+        stage = TypeAdapter(Stage).validate_python(table)
+    except ValidationError:
+        return []
+    return _rl(stage) if isinstance(stage, RLStage) else _pretrain(stage)
+
+
+def _tasks(tables: tuple[TaskTable, ...]) -> str:
+    return ", ".join(f"{table.name} (difficulty {table.difficulty}, {'/'.join(table.languages)})" for table in tables)
+
+
+def _rl(stage: RLStage) -> list[str]:
+    source = SOURCES.get(stage.source, stage.source)
+    return [
+        f"Reinforcement learning from rule-checked answers alone, the way R1-Zero was trained: no worked example is "
+        f"ever shown. It starts from {source}. At each of {stage.steps:,} steps the model got "
+        f"{stage.problems_per_step} problems ({_tasks(stage.tasks)}) and wrote {stage.samples_per_problem} completions of each, at temperature "
+        f"{stage.temperature:g} and of at most {stage.max_tokens:,} tokens.",
+        f"A program checked every answer: a right one earned {stage.reward.accuracy:g}, keeping the form of reasoning "
+        f"first and answer after {stage.reward.format:g}. Completions that earned more than the others of their problem were "
+        f"made likelier, the others less likely: loss {LOSSES[stage.loss.kind]}, learning rate {stage.optim.lr:g}"
+        f"{_kl(stage)}.",
+    ]
+
+
+def _kl(stage: RLStage) -> str:
+    if not stage.loss.kl:
+        return ", no penalty for leaving the start"
+    return f", a penalty of {stage.loss.kl:g} × KL for leaving the reference"
+
+
+def _pretrain(stage: PretrainStage) -> list[str]:
+    source = f"weights of {SOURCES.get(stage.source, stage.source)}" if stage.source else "random weights"
+    kind = f" of type {stage.model.model_type}" if stage.model else ""
+    return [
+        f"Next-token prediction on text generated from worked attempts at the tasks ({_tasks(stage.tasks)}), from "
+        f"{source}{kind}: {stage.steps:,} steps of {stage.tokens_per_step:,} tokens, learning rate {stage.optim.lr:g}. "
+        "Held-out problems never appear in the text."
+    ]
+
+
+GLOSSARY = (  # (term, meaning, the kinds of stage it belongs to; "" is any)
+    ("Held-out", "Problems never used in training; a hash of a problem's content decides, so none can be in both.", ""),
+    ("pass@1", "How often one completion gets the right answer: the mean over all completions of all problems.", ""),
+    ("pass@k", "How often at least one of k completions of a problem is right.", ""),
+    ("majority@k", "How often the answer given most often among k completions is right.", ""),
+    (
+        "95% interval",
+        "The range within which the true value plausibly lies, given how many problems were asked. Completions of one "
+        "problem resemble one another, so the interval counts problems, not completions. Two values whose intervals "
+        "overlap may differ by chance alone.",
+        "",
+    ),
+    ("n, seed", "How many problems a number rests on, and the number from which every random draw follows.", ""),
+    ("Token", "The unit a model reads and writes: here a character or a short piece of text.", ""),
+    ("Completion", "What the model writes after a problem: its reasoning, then its answer.", ""),
+    (
+        "Checks or retries",
+        "A completion whose reasoning holds one of a fixed list of words (such as 'check', 'too big', 'wait', or their "
+        "Chinese forms), marked in the samples above. It counts words, not thoughts.",
+        "",
+    ),
+    ("Changes language", "A completion whose reasoning has both English words and Chinese characters.", ""),
+    ("Reward", "What a completion earns by rule: for a right answer and for keeping the form.", "rl"),
+    ("Policy", "The model being trained.", "rl"),
+    ("Group", "All completions of one problem in one step. Each is compared with the mean of its group.", "rl"),
+    (
+        "No signal",
+        "A group in which all completions earn the same: there is nothing to prefer, so nothing is learnt.",
+        "rl",
+    ),
+    ("Entropy", "How undecided the model is at a token, in nats. Near 0 it always writes the same.", "rl"),
+    ("KL", "How far the model has moved from its reference, in nats a token.", "rl"),
+    ("Clipped", "Tokens whose probability moved so far in one step that the loss stops pushing them.", "rl"),
+    (
+        "Sampler-learner gap",
+        "How much the probabilities used for writing differ from those used for learning; 0 would be perfect.",
+        "rl",
+    ),
+    ("Loss", "How surprised the model is by the next token of a text, in nats; lower is better.", "pretrain"),
+    ("FLOPs", "Floating-point operations: how much was computed, whatever the machine.", ""),
+)
+
+
+def glossary(kinds: set[str]) -> list[tuple[str, str]]:
+    """Return (term, meaning) for the terms that a run with these kinds of stage uses."""
+    return [(term, meaning) for term, meaning, kind in GLOSSARY if not kind or kind in kinds]
