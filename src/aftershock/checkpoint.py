@@ -98,15 +98,16 @@ def damage(folder: Path) -> str | None:
     return None if written == now else f"{folder / SUMS} is damaged"
 
 
-def latest(folder: Path) -> tuple[Checkpoint, dict[str, int]] | None:
-    """Return the last checkpoint and its marks, None where there is none; CheckpointError where it is damaged."""
+def latest(folder: Path) -> tuple[int, dict[str, int]] | None:
+    """Return step and marks of the last checkpoint, None where there is none; CheckpointError where it is damaged."""
     found = steps(folder)
     if not found:
         return None
     wrong = damage(found[-1])
     if wrong:
         raise CheckpointError(f"{wrong}. {_way_back(found)}")
-    return _read(found[-1])
+    state = _state(found[-1])
+    return state["step"], state["marks"]
 
 
 def _way_back(found: list[Path]) -> str:
@@ -119,8 +120,16 @@ def _way_back(found: list[Path]) -> str:
     )
 
 
-def _read(folder: Path) -> tuple[Checkpoint, dict[str, int]]:
+def read(folder: Path) -> Checkpoint | None:
+    """Return the last checkpoint, checked as by `latest`."""
     from safetensors.torch import load_file
 
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(state["step"], load_file(folder / TENSORS), state["scalars"]), state["marks"]
+    if latest(folder) is None:
+        return None
+    last = steps(folder)[-1]
+    state = _state(last)
+    return Checkpoint(state["step"], load_file(last / TENSORS), state["scalars"])
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))

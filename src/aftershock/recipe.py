@@ -134,16 +134,16 @@ class Recipe(_Table):
 
     run: RunTable
     stage: dict[str, Stage]
-    _source: Path = PrivateAttr(Path("."))
+    _folder: Path = PrivateAttr(Path("."))
 
     @property
-    def source(self) -> Path:
-        """The folder of the recipe's file."""
-        return self._source
+    def folder(self) -> Path:
+        """Where the recipe's file lies; task files are looked for there."""
+        return self._folder
 
     def locate(self, path: str) -> Path:
         """Return where a path named in the recipe lies: beside the recipe, else in the current folder."""
-        beside = self._source / Path(path).expanduser()
+        beside = self._folder / Path(path).expanduser()
         return beside if beside.exists() else Path(path).expanduser()
 
     def content(self) -> dict[str, Any]:
@@ -173,5 +173,5 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     from aftershock.recipe_rules import checked  # it needs the types above
 
     recipe = checked(Path(path), overrides or [])
-    recipe._source = Path(path).resolve().parent
+    recipe._folder = Path(path).resolve().parent
     return recipe

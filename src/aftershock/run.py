@@ -6,8 +6,8 @@
     DIR/summary.json               the outcome
     DIR/stages/NAME/               model/, rollouts/, checkpoints/, done.json
 
-What a step leaves is written in this order: `rollouts`, `record`, then `checkpoint`. A checkpoint remembers how long
-the line files were, so that a resume can cut away what came after it.
+What a step leaves is written in this order: `rollouts` and `record`, then `checkpoint`. A checkpoint remembers how
+long the line files were, so that a resume can cut away what came after it.
 """
 
 import gzip
@@ -15,8 +15,6 @@ import json
 import math
 import os
 import platform
-import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +27,7 @@ from aftershock import checkpoint as checkpoints
 from aftershock import disk
 from aftershock.checkpoint import Checkpoint
 from aftershock.cost import hardware
-from aftershock.cost.ledger import Ledger, price, total
+from aftershock.cost.ledger import Ledger, Work, price, total
 from aftershock.errors import RunError
 from aftershock.recipe import Recipe, Stage, fingerprint
 
@@ -51,6 +49,7 @@ class Run:
         self.versions: dict[str, str] = facts["versions"]
         self.notes = notes  # what the user should know: nothing to resume, other versions than at the beginning
         self._lock = lock
+        self._stages: dict[str, StageFolder] = {}
 
     @classmethod
     def open(cls, folder: Path | str, recipe: Recipe, recipe_text: str, resume: bool = False) -> "Run":
@@ -81,8 +80,14 @@ class Run:
         os.close(self._lock)
 
     def stage(self, name: str, stage: Stage) -> "StageFolder":
-        """Return the folder of a stage; its clock starts now. Call `resume` on it before anything is recorded."""
-        return StageFolder(self, name, stage)
+        """Return the folder of a stage, always the same one; its clock starts with the first call.
+
+        What an earlier process recorded past the last checkpoint is cut away then. CheckpointError where a byte of
+        that checkpoint has changed: nothing is then touched, and the message says how to go back to the one before.
+        """
+        if name not in self._stages:
+            self._stages[name] = StageFolder(self, name, stage)
+        return self._stages[name]
 
     def stage_folder(self, name: str) -> Path:
         """Return DIR/stages/NAME, whether or not it is there."""
@@ -105,7 +110,7 @@ class Run:
             "seed": self.recipe.run.seed,
             "versions": self.versions,
             "hardware": self.hardware,
-            "stages": [self._stage_summary(name) for name in begun],
+            "stages": [self.stage_summary(name) for name in begun],
         }
 
     def write_summary(self) -> dict[str, Any]:
@@ -114,9 +119,10 @@ class Run:
         disk.write_json(self.folder / SUMMARY, summary)
         return summary
 
-    def _stage_summary(self, name: str) -> dict[str, Any]:
+    def stage_summary(self, name: str) -> dict[str, Any]:
+        """Return a stage's entry in the summary; while it is unfinished, `evals` are those saved as eval-before."""
         folder, ledger = self.stage_folder(name), self.ledger(name)
-        done = disk.read_json(folder / DONE) or {}
+        done = disk.read_json(folder / DONE) or {"evals": disk.read_json(folder / "eval-before.json") or []}
         return {
             "name": name,
             "kind": self.recipe.stage[name].kind,
@@ -125,7 +131,7 @@ class Run:
             "flops": ledger.flops,
             "usd": ledger.usd,
             "kwh": ledger.kwh,
-            "evals": done.get("evals", disk.read_json(folder / "evals.json") or []),
+            "evals": done.get("evals", []),
         }
 
 
@@ -141,26 +147,21 @@ class StageFolder:
         self._clock = time.monotonic()
         if not (self.folder / BEGIN).is_file():
             disk.write_json(self.folder / BEGIN, self._marks())
+        elif not run.finished(name):
+            self._rewind()
 
     def resume(self) -> Checkpoint | None:
-        """Return the last checkpoint, None where the stage begins, with what was recorded after it cut away.
+        """Return the last checkpoint, None where the stage has none and begins."""
+        return checkpoints.read(self.folder / "checkpoints")
 
-        Where there is none, all that the stage had left is removed. CheckpointError where a byte of it has changed:
-        nothing is then touched, and the message says how to go back to the one before.
-        """
-        if self.run.finished(self.name):
-            raise RunError(f"stage {self.name!r} is finished; there is nothing to resume in {self.folder}")
+    def _rewind(self) -> None:
+        """Cut away what was recorded after the last checkpoint, or since the stage began where there is none."""
         found = checkpoints.latest(self.folder / "checkpoints")
-        if found is None:
-            self._restore(disk.read_json(self.folder / BEGIN), 0)
-            self._empty()
-            return None
-        checkpoint, marks = found
-        self._restore(marks, checkpoint.step)
-        for path in self.folder.glob("rollouts/*.jsonl.gz"):
-            if _step_of(path) > checkpoint.step:
+        step, marks = found or (0, disk.read_json(self.folder / BEGIN))
+        self._restore(marks, step)
+        for path in self.folder.glob("rollouts/step-*.jsonl.gz"):
+            if int(path.name[5:].split(".")[0]) > step:
                 path.unlink()
-        return checkpoint
 
     def checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", scalars: Mapping[str, Any]) -> None:
         """Keep the state after `step`: all that the rest of the stage depends on. `scalars` must be JSON-able.
@@ -171,49 +172,67 @@ class StageFolder:
             _sync(self.run.folder / name)
         checkpoints.write(self.folder / "checkpoints", Checkpoint(step, dict(tensors), dict(scalars)), self._marks())
 
-    def record(self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> dict[str, Any]:
-        """Add a line to metrics.jsonl and one to timings.jsonl; return the latter with what is worked out here.
+    def record(
+        self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float], work: Work | None = None
+    ) -> dict[str, Any]:
+        """Add a line to metrics.jsonl and one to timings.jsonl; return the latter.
 
         `metrics` must follow from the recipe alone (no times, nothing of the machine); values that are not finite
-        become null. `timings` may hold `tokens_trained`, `tokens_sampled`, `flops` and whatever else took time.
-        Worked out: `seconds` since the line before (or the stage's opening), `tokens_per_second`, `usd`, `kwh`.
+        become null. `timings` are the step's parts; what `account` works out is added.
         """
         disk.append_line(self.run.folder / METRICS, _json({"stage": self.name, "step": step, **metrics}))
-        return self._time(step, timings)
+        return self.account(step, timings, work)
 
-    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]], kind: str = "step") -> Path:
-        """Keep a step's rollouts, or those of an evaluation by its `kind`, in rollouts/KIND-000010.jsonl.gz.
+    def account(self, step: int, timings: Mapping[str, float], work: Work | None = None) -> dict[str, Any]:
+        """Add to timings.jsonl what the time since the line before (or the stage's opening) went to; return the line.
 
-        `pandas.read_json(path, lines=True)` reads it. The bytes depend on the rows alone.
+        For an evaluation, say; `record` does it for a step. Worked out here: `seconds`, `tokens_per_second`, and
+        `usd` and `kwh` at the machine's price and power.
         """
-        path = self.folder / "rollouts" / f"{kind}-{step:06d}.jsonl.gz"
+        work, now = work or Work(), time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        rate = (work.trained_tokens + work.sampled_tokens) / max(seconds, 1e-9)
+        usd, kwh = price(seconds, self.run.hardware["usd_per_hour"], self.run.hardware["watts"])
+        worked_out = {**asdict(work), "seconds": seconds, "tokens_per_second": rate, "usd": usd, "kwh": kwh}
+        line = {"stage": self.name, "step": step, **timings, **worked_out}
+        disk.append_line(self.run.folder / TIMINGS, _json(line))
+        return line
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the stage's lines of metrics.jsonl so far."""
+        return [line for line in _lines(self.run.folder / METRICS) if line["stage"] == self.name]
+
+    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Keep a step's rollouts in rollouts/step-000010.jsonl.gz; see `save_rows`."""
+        return self.save_rows(f"rollouts/step-{step:06d}", rows)
+
+    def save_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Put rows into NAME.jsonl.gz of the stage's folder in one move; the bytes depend on the rows alone.
+
+        `pandas.read_json(path, lines=True)` reads it.
+        """
+        path = self.folder / f"{name}.jsonl.gz"
         text = "".join(_json(row) + "\n" for row in rows)
         disk.write_bytes(path, gzip.compress(text.encode(), compresslevel=6, mtime=0))
         return path
 
     def save_json(self, name: str, value: Any) -> None:
-        """Put `value` into DIR/stages/STAGE/NAME.json in one move; `evals` is what an unfinished summary shows."""
+        """Put `value` into DIR/stages/STAGE/NAME.json in one move."""
         disk.write_json(self.folder / f"{name}.json", _plain(value))
 
     def read_json(self, name: str) -> Any:
         """Return what `save_json` put under `name`, None where there is nothing."""
         return disk.read_json(self.folder / f"{name}.json")
 
-    def finish(self, record: Mapping[str, Any]) -> None:
-        """Mark the stage as done, with its outcome (`evals`: a list as in summary.json); its checkpoints go."""
-        self._time(self.stage.steps, {})
+    def finish(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Mark the stage as done with its outcome (`evals`: a list as in summary.json) and return its summary's entry.
+
+        Its checkpoints go; `record` stays in done.json.
+        """
+        self.account(self.stage.steps, {})
         self.save_json("done", dict(record))
         disk.remove_folder(self.folder / "checkpoints")
-
-    def _time(self, step: int, timings: Mapping[str, float]) -> dict[str, Any]:
-        now = time.monotonic()
-        seconds, self._clock = now - self._clock, now
-        tokens = timings.get("tokens_trained", 0) + timings.get("tokens_sampled", 0)
-        usd, kwh = price(seconds, self.run.hardware["usd_per_hour"], self.run.hardware["watts"])
-        worked_out = {"seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9), "usd": usd, "kwh": kwh}
-        line = {"stage": self.name, "step": step, **timings, **worked_out}
-        disk.append_line(self.run.folder / TIMINGS, _json(line))
-        return line
+        return self.run.stage_summary(self.name)
 
     def _marks(self) -> dict[str, int]:
         paths = {name: self.run.folder / name for name in (METRICS, TIMINGS)}
@@ -233,11 +252,6 @@ class StageFolder:
         if timings.exists():
             data, mark = timings.read_bytes(), marks[TIMINGS]
             disk.write_bytes(timings, data[:mark] + _lost(self.name, step, data[mark:]))
-
-    def _empty(self) -> None:
-        for path in self.folder.iterdir():
-            if path.name != BEGIN:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _lost(stage: str, step: int, cut: bytes) -> bytes:
@@ -271,7 +285,7 @@ def _facts(folder: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any], 
         "name": recipe.run.name,
         "fingerprint": fingerprint(recipe),
         "recipe": recipe.content(),
-        "recipe_folder": str(recipe.source),
+        "recipe_folder": str(recipe.folder),
         "versions": versions(),
         "hardware": _hardware(recipe),
     }
@@ -322,11 +336,6 @@ def versions() -> dict[str, str]:
 def _version_notes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     return [f"not the versions the run began with ({', '.join(changed)}): its bits may differ"] if changed else []
-
-
-def _step_of(path: Path) -> int:
-    found = re.search(r"-(\d+)\.jsonl\.gz$", path.name)
-    return int(found[1]) if found else 0
 
 
 def _sync(path: Path) -> None:

@@ -18,6 +18,15 @@ def price(seconds: float, usd_per_hour: float, watts: float) -> tuple[float, flo
 
 
 @dataclass(frozen=True)
+class Work:
+    """What was done between two lines of `timings.jsonl`: tokens, and the FLOPs of the model behind them."""
+
+    trained_tokens: int = 0
+    sampled_tokens: int = 0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
 class Ledger:
     """Totals of a stage. `tokens` counts those trained on and those sampled; time lost to a kill is in the seconds.
 
@@ -25,15 +34,15 @@ class Ledger:
     """
 
     seconds: float = 0.0
-    tokens_trained: int = 0
-    tokens_sampled: int = 0
+    trained_tokens: int = 0
+    sampled_tokens: int = 0
     flops: float = 0.0
     usd: float = 0.0
     kwh: float = 0.0
 
     @property
     def tokens(self) -> int:
-        return self.tokens_trained + self.tokens_sampled
+        return self.trained_tokens + self.sampled_tokens
 
 
 def total(lines: Iterable[Mapping[str, Any]]) -> Ledger:
@@ -41,8 +50,8 @@ def total(lines: Iterable[Mapping[str, Any]]) -> Ledger:
     rows = list(lines)
     return Ledger(
         seconds=sum(row.get("seconds", 0.0) for row in rows),
-        tokens_trained=sum(row.get("tokens_trained", 0) for row in rows),
-        tokens_sampled=sum(row.get("tokens_sampled", 0) for row in rows),
+        trained_tokens=sum(row.get("trained_tokens", 0) for row in rows),
+        sampled_tokens=sum(row.get("sampled_tokens", 0) for row in rows),
         flops=sum(row.get("flops", 0.0) for row in rows),
         usd=sum(row.get("usd", 0.0) for row in rows),
         kwh=sum(row.get("kwh", 0.0) for row in rows),
