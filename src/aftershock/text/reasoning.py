@@ -77,13 +77,14 @@ def answer_tag(answer: str) -> str | None:
 class StreamSplitter:
     """`split` for text that comes bit by bit: `push` returns what can already be said of it.
 
-    What may yet prove to be a tag or trailing space is held back. The pieces' texts add up to `split`'s parts, but
-    for two cases that only the whole text can tell: a missing `<think>` that isn't prefilled, and nested blocks.
+    What may yet prove to be a tag, and space that may be the last, is held back. The pieces' texts add up to `split`'s
+    parts but for two cases that only the whole text can tell: nested blocks, and a missing `<think>` not prefilled.
     """
 
     def __init__(self, prefilled: bool) -> None:
         self.part: Part = "reasoning" if prefilled else "answer"
-        self._held = ""
+        self._held = ""  # may be the beginning of a tag
+        self._space = {"reasoning": "", "answer": ""}  # may be the end of the part
         self._begun = {"reasoning": False, "answer": False}
 
     def push(self, text: str) -> list[Piece]:
@@ -93,22 +94,25 @@ class StreamSplitter:
         for chunk, tag in zip(chunks[::2], chunks[1::2]):
             pieces += self._emit(chunk)
             self.part = "reasoning" if tag == THINK_OPEN else "answer"
-        kept = held_back(chunks[-1], (THINK_OPEN, THINK_CLOSE))
-        sure = chunks[-1][: len(chunks[-1]) - kept].rstrip()
-        self._held = chunks[-1][len(sure) :]
-        return pieces + self._emit(sure)
+        sure = len(chunks[-1]) - held_back(chunks[-1], (THINK_OPEN, THINK_CLOSE))
+        self._held = chunks[-1][sure:]
+        return pieces + self._emit(chunks[-1][:sure])
 
     def finish(self) -> list[Piece]:
         """Return what was held back, once no more text comes."""
-        rest, self._held = self._held.rstrip(), ""
+        rest, self._held = self._held, ""
         return self._emit(rest)
 
     def _emit(self, text: str) -> list[Piece]:
-        text = text if self._begun[self.part] else text.lstrip()
-        if not text:
+        text = self._space[self.part] + text
+        body = text.rstrip()
+        self._space[self.part] = text[len(body) :]
+        if not self._begun[self.part]:
+            body = body.lstrip()
+        if not body:
             return []
         self._begun[self.part] = True
-        return [Piece(text, self.part)]
+        return [Piece(body, self.part)]
 
 
 def held_back(text: str, marks: Iterable[str]) -> int:
