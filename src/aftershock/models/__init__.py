@@ -1,1 +1,21 @@
-"""."""
+"""What is computed: the R1 family in plain PyTorch, one definition for training and for sampling."""
+
+from aftershock.models.base import KVCache, LanguageModel, Segments
+from aftershock.models.causal_lm import CausalLM, build
+from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
+from aftershock.models.folder import load, save
+from aftershock.models.moe import balance
+
+__all__ = [
+    "CausalLM",
+    "DeepseekConfig",
+    "DenseConfig",
+    "KVCache",
+    "LanguageModel",
+    "ModelConfig",
+    "Segments",
+    "balance",
+    "build",
+    "load",
+    "save",
+]

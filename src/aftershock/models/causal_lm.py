@@ -1,0 +1,249 @@
+"""The model itself: one definition of the four architectures, for training and for sampling."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aftershock.address import key
+from aftershock.errors import CheckpointError
+from aftershock.models.attention import GroupedAttention, LatentAttention
+from aftershock.models.base import KVCache, LanguageModel, Segments
+from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
+from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, Slots
+from aftershock.models.moe import Gate, MixtureOfExperts
+from aftershock.models.rope import RotaryTable
+
+
+class LayerCache(KVCache):
+    """One tuple of tensors [rows, capacity, ...] a layer: keys and values, or MLA's single latent."""
+
+    def __init__(self, layers: list[tuple[Tensor, ...]], rows: int, capacity: int) -> None:
+        self.layers, self.rows, self.capacity = layers, rows, capacity
+
+    def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
+        for store in self._stores():
+            store[target, :length] = store[source, :length]
+
+    @property
+    def bytes(self) -> int:
+        return sum(store.nbytes for store in self._stores())
+
+    def _stores(self) -> list[Tensor]:
+        return [store for layer in self.layers for store in layer]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn: nn.Module
+        self.mlp: nn.Module
+        if isinstance(config, DeepseekConfig):
+            self.self_attn = LatentAttention(config)
+            sparse = index >= config.first_k_dense_replace
+            self.mlp = MixtureOfExperts(config) if sparse else GatedMLP(config.hidden_size, config.intermediate_size)
+        else:
+            assert isinstance(config, DenseConfig)
+            self.self_attn = GroupedAttention(config)
+            self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, bias=config.gated_bias)
+
+    def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), context, store)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class SharedHead(nn.Module):
+    """The MTP module's output norm, and its own head where a checkpoint has one that differs from the model's."""
+
+    def __init__(self, config: ModelConfig, *, own_head: bool) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if own_head else None
+
+
+class PredictionLayer(Block):
+    """One multi-token-prediction module [V3 2.2, eq. 21 to 23]: a block over [norm(embedding); norm(hidden)]."""
+
+    def __init__(self, config: ModelConfig, index: int, *, own_embedding: bool, own_head: bool) -> None:
+        super().__init__(config, index)
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size) if own_embedding else None
+        self.shared_head = SharedHead(config, own_head=own_head)
+
+    def predict(self, embedded: Tensor, hidden: Tensor, context: Context) -> Tensor:
+        """Return the normed hidden state that the head turns into the token after next, [batch, time, hidden]."""
+        x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(hidden)), -1))
+        return self.shared_head.norm(self(x, context))
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks and final norm, under the names that checkpoints use; `mtp` lies past the last layer there."""
+
+    def __init__(self, config: ModelConfig, own: frozenset[str]) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        depth = config.num_nextn_predict_layers if isinstance(config, DeepseekConfig) else 0
+        first = config.num_hidden_layers
+        self.mtp = nn.ModuleList(
+            PredictionLayer(
+                config,
+                first + index,
+                own_embedding=f"model.layers.{first + index}.embed_tokens.weight" in own,
+                own_head=f"model.layers.{first + index}.shared_head.head.weight" in own,
+            )
+            for index in range(depth)
+        )
+
+
+class CausalLM(LanguageModel):
+    """deepseek_v3, qwen2, qwen3 or llama, by its config.
+
+    `companions` are the tokenizer's and generation files of the folder it came from, as bytes by name. `own` names the
+    embedding and head tensors of MTP modules that are not the model's own.
+    """
+
+    def __init__(self, config: ModelConfig, own: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.config = config
+        self.companions: dict[str, bytes] = {}
+        self.model = Trunk(config, own)
+        self.lm_head: nn.Linear | None = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        interleave = isinstance(config, DeepseekConfig) and config.rope_interleave
+        self.rotary = RotaryTable(config.rope, config.rope_dim, config.max_position_embeddings, interleave=interleave)
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        *,
+        segments: Segments | None = None,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Tensor:
+        context = self._context(tokens, segments, cache, rows, starts)
+        x = self.model.embed_tokens(tokens)
+        for index, layer in enumerate(self.model.layers):
+            x = layer(x, context, cache.layers[index] if isinstance(cache, LayerCache) else None)
+        return self.model.norm(x)
+
+    def _context(
+        self,
+        tokens: Tensor,
+        segments: Segments | None,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Context:
+        batch, time = tokens.shape
+        if cache is not None:
+            if starts is None or segments is not None:
+                raise ValueError("a cached forward wants `starts` Long[batch] and no `segments`")
+            slots = Slots.of(starts, rows, batch, time, cache.capacity)
+            cos, sin = self.rotary.upto(slots.length, tokens.device)
+            return Context(cos[slots.positions].unsqueeze(2), sin[slots.positions].unsqueeze(2), slots=slots)
+        if segments is None:
+            cos, sin = self.rotary.upto(time, tokens.device)
+            return Context(cos[None, :time, None], sin[None, :time, None])
+        if batch != 1:
+            raise ValueError(f"packed tokens want a batch of 1, got {batch}")
+        packing = Packing.of(segments, time)
+        cos, sin = self.rotary.upto(segments.longest, tokens.device)
+        cos, sin = cos[packing.positions], sin[packing.positions]
+        return Context(cos[None, :, None], sin[None, :, None], packing=packing)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return F.linear(hidden, weight)
+
+    def mtp_hidden(self, hidden: Tensor, tokens: Tensor, segments: Segments | None = None, depth: int = 1) -> Tensor:
+        """Return MTP module `depth`'s hidden state [batch, time, hidden]: position t predicts token t + 1 + depth.
+
+        `hidden` is what `hidden(tokens)` returned (or the previous depth's result), `tokens` the same tokens. The last
+        `depth` positions of a sequence or segment have no next token to read; what they hold means nothing.
+        """
+        layer = self._prediction_layer(depth)
+        following = tokens.roll(-depth, 1)
+        embed = layer.embed_tokens if layer.embed_tokens is not None else self.model.embed_tokens
+        return layer.predict(embed(following), hidden, self._context(tokens, segments))
+
+    def mtp_logits(self, hidden: Tensor, depth: int = 1) -> Tensor:
+        """Apply MTP module `depth`'s head (the model's, unless the checkpoint has another): [..., hidden] -> [..., vocab]."""
+        head = self._prediction_layer(depth).shared_head.head
+        return self.logits(hidden) if head is None else head(hidden)
+
+    def _prediction_layer(self, depth: int) -> PredictionLayer:
+        if not 1 <= depth <= len(self.model.mtp):
+            raise CheckpointError(
+                f"the model has {len(self.model.mtp)} multi-token-prediction modules, module {depth} was wanted: "
+                "set num_nextn_predict_layers, or load a checkpoint that holds them"
+            )
+        layer = self.model.mtp[depth - 1]
+        assert isinstance(layer, PredictionLayer)
+        return layer
+
+    def _token_shapes(self) -> list[tuple[int, ...]]:
+        if isinstance(self.config, DeepseekConfig):
+            return LatentAttention.cache_shapes(self.config)
+        assert isinstance(self.config, DenseConfig)
+        return GroupedAttention.cache_shapes(self.config)
+
+    def new_cache(self, rows: int, capacity: int) -> LayerCache:
+        layers = [
+            tuple(self._empty((rows, capacity, *shape)) for shape in self._token_shapes())
+            for _ in range(self.config.num_hidden_layers)
+        ]
+        return LayerCache(layers, rows, capacity)
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        # Zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def cache_bytes(self, rows: int, capacity: int) -> int:
+        a_token = sum(math.prod(shape) for shape in self._token_shapes())
+        return rows * capacity * a_token * self.config.num_hidden_layers * self.dtype.itemsize
+
+
+def empty(
+    config: ModelConfig, dtype: torch.dtype, device: str | torch.device, own: frozenset[str] = frozenset()
+) -> CausalLM:
+    """Return a model whose weights are allocated but not set; gates' biases and counts are zero."""
+    with torch.device("meta"):
+        model = CausalLM(config, own)
+    model.to(dtype).to_empty(device=device)
+    for module in model.modules():
+        if isinstance(module, Gate):
+            module.counts.zero_()
+            module.e_score_correction_bias.zero_()
+    return model
+
+
+@torch.no_grad()
+def build(
+    config: ModelConfig | dict, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", *, seed: int
+) -> CausalLM:
+    """Return a new model with random weights that depend on the seed and on each tensor's name, shape and nothing else.
+
+    Matrices are normal with config's `initializer_range`, norms are 1, biases 0. A dict is read as `config.json`.
+    """
+    config = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
+    model = empty(config, dtype, device)
+    for name, weight in model.named_parameters():
+        if name.endswith(".bias"):
+            weight.zero_()
+        elif weight.ndim == 1:
+            weight.fill_(1.0)
+        else:
+            draw = torch.Generator().manual_seed(key(seed, "init", name) >> 1)
+            weight.copy_(torch.empty(weight.shape).normal_(0.0, config.initializer_range, generator=draw))
+    return model
