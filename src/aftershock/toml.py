@@ -1,5 +1,6 @@
 """TOML in and out: files read with errors that name the line, `--set` overrides, and values written back."""
 
+import difflib
 import json
 import math
 import tomllib
@@ -27,8 +28,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _beside(path: Path) -> str:
-    names = sorted(str(found) for found in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-    return f"beside it are {', '.join(names)}" if names else "check the path"
+    names = [str(found) for found in path.parent.glob("*.toml")]
+    near = difflib.get_close_matches(str(path), names, n=1)
+    return f"did you mean {near[0]}?" if near else "check the path"
 
 
 def parse_override(text: str) -> tuple[Key, Any]:

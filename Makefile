@@ -1,0 +1,40 @@
+# `make demo` trains R1-Zero from the shipped base and opens its report; `make test` checks the code and runs the tests.
+# Each sets up all it needs in .venv; a stamp file makes the second time quick.
+
+PYTHON ?= python3
+RUN := runs/demo
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: .venv/demo.stamp
+	@"$(BIN)/aftershock" run recipes/nano/zero.toml --out $(RUN) --resume \
+	  || { echo "make demo: to begin again, rm -r $(RUN) and make demo" >&2; exit 1; }
+	@"$(BIN)/python" -m webbrowser "file://$(CURDIR)/$(RUN)/report.html" >/dev/null 2>&1 || true
+	@echo "the report: $(RUN)/report.html"
+
+test: lint
+	"$(BIN)/python" -m pytest
+
+lint: .venv/dev.stamp
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+
+clean:
+	rm -rf .venv
+
+.venv/python.stamp:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "aftershock needs Python 3.11 or newer, $(PYTHON) is older or missing; say which to use: make PYTHON=python3.12" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	@touch $@
+
+.venv/demo.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report]"
+	@touch $@
+
+.venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

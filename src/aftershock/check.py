@@ -1,0 +1,176 @@
+"""What this machine has and lacks for aftershock: one line a thing, each with the next step to take."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from aftershock.cost import hardware
+from aftershock.disk import free_bytes, size
+
+if TYPE_CHECKING:
+    import torch
+
+Level = Literal["OK", "WARN", "FAIL"]
+
+LEAST_PYTHON = (3, 11)
+DISK_BYTES, MEMORY_BYTES = 2e9, 4e9  # a nano run keeps under 200 MB and holds under 2 GB; twice and more to spare
+OPTIONAL = {  # module: (what for, what installs it)
+    "matplotlib": ("the report's curves", ".[report]"),
+    "jinja2": ("the report", ".[report]"),
+    "reasoning_gym": ("tasks named gym:...", ".[gym]"),
+    "tensorboard": ("--track tensorboard", ".[track]"),
+    "wandb": ("--track wandb", ".[wandb]"),
+    "trackio": ("--track trackio", ".[trackio]"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: the thing, how it stands, what was found, and what to do next (empty where nothing is to be done)."""
+
+    name: str
+    level: Level
+    found: str
+    next: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:<5}{self.name}: {self.found}" + (f" -> {self.next}" if self.next else "")
+
+
+def findings(full: bool = False) -> Iterator[Finding]:
+    """Yield the findings one by one; `full` also compiles a small function, which takes up to a minute."""
+    yield python()
+    yield from torch_and_device()
+    yield compiler(full)
+    yield disk()
+    yield memory()
+    yield cores()
+    yield base_model()
+    for module in OPTIONAL:
+        yield optional(module)
+
+
+def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    """Is this Python new enough?"""
+    found = ".".join(map(str, version))
+    if version[:2] >= LEAST_PYTHON:
+        return Finding("Python", "OK", found)
+    return Finding("Python", "FAIL", found, "install Python 3.11 or newer and make the virtual environment again")
+
+
+def torch_and_device() -> Iterator[Finding]:
+    """Does torch load, what does it run on, and does bf16 give right numbers there?"""
+    try:
+        import torch
+    except Exception as error:
+        yield Finding("torch", "FAIL", f"can't be imported ({error})", "pip install -c constraints.txt torch")
+        return
+    yield Finding("torch", "OK", torch.__version__)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name(0) if device == "cuda" else hardware.cpu_name()
+    yield Finding("device", "OK", f"{device} ({name})")
+    yield bf16(device)
+
+
+def bf16(device: str) -> Finding:
+    """Multiply in bf16 and compare with float32: is it there, is it right, and is it faster?"""
+    import torch
+
+    try:
+        matrix = torch.rand(1024, 1024, device=device)
+        exact, slow = _product(matrix)
+        rounded, quick = _product(matrix.bfloat16())
+    except RuntimeError as error:
+        return Finding("bf16", "WARN", f"fails ({error})", 'keep optim.precision = "float32"')
+    if not torch.allclose(exact, rounded, rtol=0.02):
+        return Finding("bf16", "WARN", "gives wrong products", 'keep optim.precision = "float32"')
+    return Finding("bf16", "OK", f"works, {slow / quick:.1f} x the speed of float32 in a 1024 x 1024 product")
+
+
+def _product(matrix: "torch.Tensor") -> "tuple[torch.Tensor, float]":
+    """Return the square of a matrix in float32 and the seconds that the quickest of a few tries took."""
+    tries = []
+    for _ in range(5):
+        began = time.perf_counter()
+        product = (matrix @ matrix).float().cpu()
+        tries.append(time.perf_counter() - began)
+    return product, min(tries)
+
+
+def compiler(full: bool = False) -> Finding:
+    """Is there a C++ compiler for torch.compile? `full` compiles something."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    path = next((found for found in map(shutil.which, filter(None, names)) if found), None)
+    if path is None:
+        step = "apt install g++ (Debian, Ubuntu) or xcode-select --install (macOS); training works without, slower"
+        return Finding("compiler", "WARN", "no g++ or clang++, so torch.compile can't be used", step)
+    if not full:
+        return Finding("compiler", "OK", path)
+    return _compiles(path)
+
+
+def _compiles(path: str) -> Finding:
+    program = "import torch\nassert torch.compile(lambda x: x.sin() + 1)(torch.zeros(9)).sum() == 9"
+    try:
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().splitlines()[-1:] or ["no message"]
+        return Finding("compiler", "WARN", f"{path}, but torch.compile fails ({last[0]})", "training works without it")
+    except subprocess.TimeoutExpired:
+        return Finding("compiler", "WARN", f"{path}, but torch.compile took over 300 s", "training works without it")
+    return Finding("compiler", "OK", f"{path}, and torch.compile works")
+
+
+def disk(folder: Path = Path("."), free: Callable[[Path], int] = free_bytes) -> Finding:
+    """Is there room for a run, and may files be written here?"""
+    found = f"{size(free(folder))} free in {folder.resolve()}"
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return Finding("disk", "FAIL", f"can't write here ({error.strerror})", "change to a folder of yours")
+    if free(folder) < DISK_BYTES:
+        return Finding("disk", "WARN", found, f"free some: a nano run wants {size(int(DISK_BYTES))} to be safe")
+    return Finding("disk", "OK", found)
+
+
+def memory(count: int | None = None) -> Finding:
+    """Is there memory for a nano run?"""
+    count = hardware.memory_bytes() if count is None else count
+    if count < MEMORY_BYTES:
+        step = "lower optim.micro_tokens and max_rows in the recipe, or use a larger machine"
+        return Finding("memory", "WARN", size(count), step)
+    return Finding("memory", "OK", size(count))
+
+
+def cores() -> Finding:
+    """How many cores may this process use?"""
+    count = hardware.cores()
+    step = "" if count > 1 else "recipes' times are for two cores: reckon with twice the time"
+    return Finding("cores", "OK" if count > 1 else "WARN", f"{count} ({platform.machine()})", step)
+
+
+def base_model() -> Finding:
+    """Is the nano base model, from which R1-Zero starts, in the package?"""
+    folder = Path(__file__).parent / "assets" / "nano"
+    weights = list(folder.glob("*.safetensors"))
+    if not weights:
+        step = "aftershock run recipes/nano/pretrain.toml --out runs/base makes it again (half an hour on two cores)"
+        return Finding("base model", "FAIL", f"no weights in {folder}", step)
+    return Finding("base model", "OK", f"{size(sum(path.stat().st_size for path in weights))} in {folder}")
+
+
+def optional(module: str) -> Finding:
+    """Is an optional library there?"""
+    purpose, extra = OPTIONAL[module]
+    if importlib.util.find_spec(module) is None:
+        return Finding(module, "WARN", f"not installed; needed for {purpose}", f'pip install -e "{extra}"')
+    return Finding(module, "OK", f"installed, for {purpose}")

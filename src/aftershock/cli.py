@@ -1,0 +1,222 @@
+"""The command line: parse, call, print. Whatever is heavy is imported inside the command that needs it."""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aftershock import __version__
+from aftershock.errors import AftershockError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="aftershock",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Make, run and measure reasoning models the way DeepSeek-R1 did. Begin with: aftershock check",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line; errors leave as one line `error: ...` with exit code 1, 2 (misuse) or 130 (Ctrl-C)."""
+    try:
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # the parser's errors, from click or from typer's own copy of it
+            raise
+        used = getattr(getattr(error, "ctx", None), "command_path", "aftershock")
+        _tell_error(f"{error.format_message().rstrip('.')}; see {used} --help", "--json" in sys.argv)
+        code = MISUSED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"aftershock {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file of stages, such as recipes/nano/zero.toml.")],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; it must be new, empty or a run to resume.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stage.zero.steps=40.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, to the same bits.")
+    ] = False,
+    track: Annotated[str | None, typer.Option(help="Also send metrics to tensorboard, wandb or trackio.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Do what a recipe says: train, measure, and leave weights, metrics, costs and a report in a folder.
+
+    A run that was stopped, by Ctrl-C, a crash or a power cut, goes on with --resume as if nothing had happened.
+    """
+    again = ["aftershock", "run", str(recipe), "--out", str(out)]
+    again += [word for override in overrides or [] for word in ("--set", override)]
+    with _errors(debug, as_json, f"{shlex.join(again)} --resume"), _stdout_for_json(as_json):
+        summary = _run(recipe, out, overrides or [], resume, track, as_json)
+        written = _report(out, debug) if report else None
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        print(_next_step(out, summary, written))
+
+
+def _run(
+    recipe_path: Path, out: Path, overrides: list[str], resume: bool, track: str | None, as_json: bool
+) -> dict[str, Any]:
+    from aftershock import toml
+    from aftershock.recipe import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides)  # refuse a wrong recipe before torch is imported
+    from aftershock.pipeline import execute
+    from aftershock.run import Run
+    from aftershock.track import make_reporter
+
+    with Run.open(out, recipe, toml.write(recipe.content()), resume) as opened:
+        reporter = make_reporter(track, out, terminal=sys.stderr.isatty() and not as_json)
+        with contextlib.closing(reporter):
+            for note in opened.notes:
+                reporter.note(note)
+            return execute(recipe, opened, reporter)
+
+
+def _report(folder: Path, debug: bool) -> Path | None:
+    """Write the report; a run that went well stays so where the report can't be made."""
+    from aftershock.report import write
+
+    try:
+        return write(folder)
+    except (AftershockError, ImportError) as error:
+        if debug:
+            raise
+        _say(f"the report was not written: {error}; mend that, then: aftershock report {shlex.quote(str(folder))}")
+        return None
+
+
+def _next_step(folder: Path, summary: dict[str, Any], report: Path | None) -> str:
+    last = summary["stages"][-1]["name"] if summary["stages"] else None
+    talk = f"aftershock chat {shlex.quote(str(folder / 'stages' / last / 'model'))}" if last else ""
+    return f"next: {f'open {report}, then: ' if report else ''}{talk}"
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write DIR/report.html, the story of a run in one file: curves, before and after, cost, how to repeat it."""
+    with _errors(debug, as_json), _stdout_for_json(as_json):
+        from aftershock.report import write
+
+        path = write(folder)
+    print(json.dumps({"report": str(path)}) if as_json else f"next: open {path} in a browser")
+
+
+@app.command()
+def check(
+    full: Annotated[bool, typer.Option("--full", help="Also try torch.compile, which takes up to a minute.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine has and lacks, one line a thing, each with the next step; exit 1 where one is a FAIL."""
+    from dataclasses import asdict
+
+    found = []
+    with _errors(debug, as_json), _stdout_for_json(as_json):
+        from aftershock.check import findings
+
+        for finding in findings(full):
+            found.append(finding)
+            if not as_json:
+                print(finding)
+    failed = any(finding.level == "FAIL" for finding in found)
+    if as_json:
+        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}, ensure_ascii=False))
+    else:
+        print("next: mend what says FAIL" if failed else "next: make demo, or: aftershock run --help")
+    raise typer.Exit(FAILED if failed else 0)
+
+
+@contextlib.contextmanager
+def _errors(debug: bool, as_json: bool, resume_with: str = "") -> Iterator[None]:
+    """Turn what goes wrong inside into one line and an exit code; with `debug`, let the traceback through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"what was done up to the last checkpoint is kept; go on with: {resume_with}"
+        _tell_error(f"stopped; {kept}" if resume_with else "stopped", as_json)
+        raise typer.Exit(INTERRUPTED) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        _tell_error(_in_words(error), as_json)
+        raise typer.Exit(FAILED) from None
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, AftershockError):
+        return str(error)
+    if isinstance(error, ImportError):
+        return f"{error}; a library is missing: aftershock check says which, and what installs it"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or 'no file named'}; add --debug for where it happened"
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a fault of aftershock: add --debug for where it happened"
+    )
+
+
+def _tell_error(text: str, as_json: bool) -> None:
+    _say(f"error: {text}")
+    if as_json:
+        print(json.dumps({"error": text}, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _stdout_for_json(as_json: bool) -> Iterator[None]:
+    """Where `as_json`, send all that anything prints meanwhile to stderr, libraries and child processes included."""
+    if not as_json:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
