@@ -203,7 +203,7 @@ class Learner:
             self.optimiser.zero_grad(set_to_none=True)
             raise TrainingError(
                 f"step {self.steps_done}: loss {loss}, gradient norm {norm.item()}; both must be finite. "
-                "The weights are as they were before the step: resume with a lower optim.lr or optim.clip_norm, or in float32"
+                "The weights are as they were before the step: resume with a lower optim.lr, or in float32"
             )
         torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.optim.clip_norm, norm)
         return norm.item()
@@ -216,7 +216,9 @@ class Learner:
 
     def _balance(self) -> dict[str, float]:
         loads = models.balance(self.model, self.optim.balance_rate)
-        return {f"load_max_over_mean/{layer}": (load.max() / load.mean()).item() for layer, load in loads.items()}
+        # A mixture that no token passed, such as an untrained MTP module's, has no load to tell of.
+        used = {layer: load for layer, load in loads.items() if load.any()}
+        return {f"load_max_over_mean/{layer}": (load.max() / load.mean()).item() for layer, load in used.items()}
 
 
 def _weights(model: LanguageModel) -> dict[str, Tensor]:

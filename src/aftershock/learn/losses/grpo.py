@@ -19,8 +19,7 @@ CLIP = (0.2, 0.2)  # PPO's epsilon [arXiv 1707.06347]; DeepSeekMath gives none, 
 
 def grpo(terms: Terms, table: LossTable) -> LossValue:
     """Return the batch's share of GRPO's loss."""
-    weights = (1.0 / (terms.lengths * terms.whole.sequences)).repeat_interleave(terms.lengths)
-    return weighted_surrogate(terms, table, weights)
+    return weighted_surrogate(terms, table, terms.mean_of_means)
 
 
 def weighted_surrogate(terms: Terms, table: LossTable, weights: Tensor) -> LossValue:

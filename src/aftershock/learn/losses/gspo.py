@@ -26,8 +26,7 @@ def gspo(terms: Terms, table: LossTable) -> LossValue:
     loss = -(_truncated_weights(terms, table) * surrogate).sum() / terms.whole.sequences
     cut = clipped(ratio, advantages, table)
     spread = ratio.detach().repeat_interleave(terms.lengths), cut.repeat_interleave(terms.lengths)
-    weights = (1.0 / (terms.lengths * terms.whole.sequences)).repeat_interleave(terms.lengths)
-    return add_kl(LossValue(loss, *ratio_sums(terms, *spread)), terms, weights, table)
+    return add_kl(LossValue(loss, *ratio_sums(terms, *spread)), terms, terms.mean_of_means, table)
 
 
 def _truncated_weights(terms: Terms, table: LossTable) -> Tensor:

@@ -31,13 +31,15 @@ class Terms:
         """Return Float[n]: the advantage of each sequence, which all its tokens share."""
         return self.advantages[self.lengths.cumsum(0) - self.lengths]
 
-    def sequence_sums(self, values: Tensor) -> Tensor:
-        """Return Float[n]: the sum over each sequence of values Float[m]; ordered, so bitwise repeatable."""
-        return torch.segment_reduce(values, "sum", lengths=self.lengths)
+    @property
+    def mean_of_means(self) -> Tensor:
+        """Return Float[m]: the weights whose sum over tokens is a mean over sequences of means over tokens."""
+        each = 1.0 / (self.lengths.to(self.advantages.dtype) * self.whole.sequences)
+        return each.repeat_interleave(self.lengths)
 
     def sequence_means(self, values: Tensor) -> Tensor:
-        """Return Float[n]: the mean over each sequence of values Float[m]."""
-        return self.sequence_sums(values) / self.lengths
+        """Return Float[n]: the mean over each sequence of values Float[m]; summed in order, so bitwise repeatable."""
+        return torch.segment_reduce(values, "sum", lengths=self.lengths) / self.lengths
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aftershock.learn import group_advantages
+
+member = st.tuples(st.sampled_from([0.0, 0.1, 1.0, 1.1, -0.5]), st.booleans())
+groups = st.lists(st.lists(member, min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+def compute(kind, drawn):
+    return group_advantages(kind, [[r for r, _ in g] for g in drawn], [[c for _, c in g] for g in drawn])
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dapo", "gspo", "cispo", "dr_grpo"])
+@settings(deadline=None, max_examples=40)
+@given(groups)
+def test_advantages_follow_the_definition_over_counted_rollouts(kind, drawn):
+    got = compute(kind, drawn)
+    for group, values, signal in zip(drawn, got.values, got.signal, strict=True):
+        kept = [r for r, counted in group if counted]
+        assert [value is None for value in values] == [not counted for _, counted in group]
+        assert signal == (len(set(kept)) > 1)
+        mean = sum(kept) / max(1, len(kept))
+        std = math.sqrt(sum((r - mean) ** 2 for r in kept) / (len(kept) - 1)) if signal else 1.0
+        scale = 1.0 if kind == "dr_grpo" else std + 1e-6
+        for (reward, counted), value in zip(group, values, strict=True):
+            assert not counted or value == pytest.approx((reward - mean) / scale if signal else 0.0, abs=1e-9)
+
+
+def test_equal_rewards_give_exactly_zero_whatever_rounding_does():
+    got = group_advantages("grpo", [[0.1, 0.1, 0.1]], [[True, True, True]])
+    assert got.values == [[0.0, 0.0, 0.0]]
+    assert got.signal == [False]
+
+
+def test_an_uncounted_reward_moves_nobody():
+    two = group_advantages("grpo", [[1.0, 0.0]], [[True, True]]).values[0]
+    three = group_advantages("grpo", [[1.0, 0.0, 99.0]], [[True, True, False]]).values[0]
+    assert three == [*two, None]
