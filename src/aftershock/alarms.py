@@ -15,6 +15,7 @@ WINDOW = 5  # steps a level is the mean of, so that one odd step rings nothing
 WARM_UP = 2 * WINDOW  # steps before "now" can be compared with "at the start"
 LOOKBACK = 200  # steps among which "at its best" is sought, so that a long run stays cheap to watch
 QUIET = 10  # steps a rule must hold its peace before the same trouble counts as a new episode
+VITAL = ("loss", "grad_norm", "reward", "entropy", "kl", "mismatch")  # null in metrics.jsonl means not finite
 MIN_START = 0.02  # a level this low at the start (nats, shares) can't be said to collapse
 
 
@@ -65,6 +66,13 @@ def alarms_in(rows: Iterable[Row]) -> list[Alarm]:
     """Return every alarm that a whole history rings, in order."""
     alarms = Alarms()
     return [alarm for row in rows for alarm in alarms.see(row)]
+
+
+def heldout_metric(names: Iterable[str]) -> str | None:
+    """Return the metric of held-out accuracy over all tasks: `heldout/all`, or the only task's; None without either."""
+    ends = ("_low", "_high")
+    found = sorted({name for name in names if name.startswith("heldout/") and not name.endswith(ends)})
+    return "heldout/all" if "heldout/all" in found else found[0] if len(found) == 1 else None
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:
@@ -194,25 +202,26 @@ def _accuracy_collapse(rows: Sequence[Row]) -> str | None:
 
 def _heldout_falls(rows: Sequence[Row]) -> str | None:
     first = max(0, len(rows) - LOOKBACK)
-    points = [i for i in range(first, len(rows)) if _values([rows[i]], "heldout/all")]
-    if len(points) < 2:
+    name = heldout_metric(key for row in rows[first:] for key in row)
+    points = [i for i in range(first, len(rows)) if name and _values([rows[i]], name)]
+    if name is None or len(points) < 2:
         return None
-    at = max(points, key=lambda i: rows[i]["heldout/all"])
+    at = max(points, key=lambda i: float(rows[i][name]))
     best, last = rows[at], rows[points[-1]]
     then, now = _now(rows[: at + 1], "reward"), _now(rows, "reward")
-    within_chance = last.get("heldout/all_high", math.inf) >= best.get("heldout/all_low", -math.inf)
+    within_chance = last.get(f"{name}_high", math.inf) >= best.get(f"{name}_low", -math.inf)
     if within_chance or then is None or now is None or now <= then:
         return None
     return (
-        f"Reward rises ({then:.2f} to {now:.2f}) while held-out accuracy falls: {best['heldout/all']:.0%} "
-        f"at step {best.get('step')} to {last['heldout/all']:.0%} (their 95% intervals don't meet). "
+        f"Reward rises ({then:.2f} to {now:.2f}) while held-out accuracy falls: {best[name]:.0%} "
+        f"at step {best.get('step')} to {last[name]:.0%} (their 95% intervals don't meet). "
         "The model may be gaming the reward or learning its problems by heart."
     )
 
 
 def _not_a_number(rows: Sequence[Row]) -> str | None:
-    bad = [name for name, value in rows[-1].items() if isinstance(value, float) and not math.isfinite(value)]
-    return f"Not a finite number: {', '.join(sorted(bad))}. From here on the weights can't be trusted." if bad else None
+    bad = [name for name in VITAL if name in rows[-1] and not _values(rows[-1:], name)]
+    return f"Not a finite number: {', '.join(bad)}. From here on the weights can't be trusted." if bad else None
 
 
 def _loss_diverges(rows: Sequence[Row]) -> str | None:

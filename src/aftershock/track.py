@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aftershock.alarms import heldout_metric
 from aftershock.errors import AftershockError
 
 Metrics = Mapping[str, float]
@@ -137,7 +138,7 @@ FIELDS = (
     _Field("  accuracy", "acc", "reward/accuracy", _share),
     _Field("  format", "fmt", "reward/format", _share),
     _Field("loss", "loss", "loss", _short),
-    _Field("held-out loss", "held-out-loss", "heldout_loss", _short),
+    _Field("held-out loss", "held-out-loss", "validation_loss", _short),
     _Field("held-out pass@1", "held-out", "heldout/all", _share),
     _Field("length, tokens", "len", "mean_tokens", _count),
     _Field("  cut off", "cut", "truncated", _share),
@@ -149,8 +150,18 @@ FIELDS = (
     _Field("sampler gap", "gap", "mismatch", _short),
     _Field("gradient norm", "grad", "grad_norm", _short),
     _Field("learning rate", "lr", "lr", _short),
-    _Field("expert load max", "load", "load_max", _short),
+    _Field("busiest expert", "load", "load_max", _short),
 )
+
+
+def with_summaries(metrics: Metrics) -> dict[str, float]:
+    """Add what stands for many: `heldout/all` where there is one task only, `load_max` over the layers of experts."""
+    shown = dict(metrics)
+    name = heldout_metric(metrics)
+    if name is not None:
+        shown |= {f"heldout/all{end}": metrics[name + end] for end in ("", "_low", "_high") if name + end in metrics}
+    loads = [value for key, value in metrics.items() if key.startswith("load_max_over_mean/")]
+    return shown | ({"load_max": max(loads)} if loads else {})
 
 
 def _interval(metrics: Metrics, name: str) -> str:
@@ -204,6 +215,7 @@ class _Meter:
 
     def add(self, step: int, metrics: Metrics, timings: Metrics) -> None:
         self.at = step
+        metrics = with_summaries(metrics)
         for name, value in metrics.items():
             if isinstance(value, int | float) and name != "step":
                 self.series[name].append(value)
@@ -221,7 +233,9 @@ class _Meter:
 
 def _ending(stage_name: str, summary: Mapping[str, Any]) -> str:
     """Return one line on a finished stage: each pooled score before and after, with interval, n and seed."""
-    scores = [score for score in summary.get("evals", ()) if score.get("suite") == "all" and _told(score)]
+    told = [score for score in summary.get("evals", ()) if _told(score)]
+    suite = "all" if any(score.get("suite") == "all" for score in told) else told[0].get("suite") if told else None
+    scores = [score for score in told if score.get("suite") == suite]
     parts = [f"stage {stage_name} done"]
     if isinstance(summary.get("seconds"), int | float):
         parts.append(f"in {clock(summary['seconds'])}")
@@ -229,8 +243,8 @@ def _ending(stage_name: str, summary: Mapping[str, Any]) -> str:
         chain = [_score(score) for score in scores if score.get("metric") == metric]
         if chain:
             parts.append(f"· {metric.replace('_', ' ')} {' -> '.join(chain)}")
-    told = sorted({f"n={score['n']}, seed {score['seed']}" for score in scores})
-    return " ".join([*parts, *(f"({text})" for text in told)])
+    basis = sorted({f"n={score['n']}, seed {score['seed']}" for score in scores})
+    return " ".join([*parts, *(f"({text})" for text in basis)])
 
 
 def _told(score: Mapping[str, Any]) -> bool:
@@ -267,6 +281,7 @@ class PlainReporter(_Silent):
         meter = self._meter
         meter.add(step, metrics, timings)
         parts = [f"{meter.stage} {step}/{meter.total}"]
+        metrics = with_summaries(metrics)
         for field in FIELDS:
             if field.name in metrics:
                 parts.append(f"{field.brief} {field.show(metrics[field.name])}{_interval(metrics, field.name)}")

@@ -75,7 +75,7 @@ def metrics_row(step: int, rng: random.Random, heldout: bool) -> dict:
 
 def rollout(step: int, problem: int, task: str, sample: int, p: float, rng: random.Random) -> dict:
     right = rng.random() < p
-    tries = rng.randint(1, 2 + round(6 * p))
+    tries = rng.randint(0, 1 + round(6 * p))
     reasoning = "".join(rng.choice(TRIES) for _ in range(tries))
     language = "zh" if task == "countdown" and problem % 2 else "en"
     prompt = "用3,7,5算出26。" if language == "zh" else "Use 3,7,5 to make 26."
@@ -110,7 +110,8 @@ def summary(stages: list[dict], finished: bool = True) -> dict:
     return {
         "run": "zero-nano", "finished": finished, "seed": 0,
         "versions": {"aftershock": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
-        "hardware": {"name": "2-core laptop CPU", "cores": 2, "memory_gb": 8}, "stages": stages,
+        "hardware": {"name": "2-core laptop CPU", "device": "cpu", "cores": 2, "memory_gb": 8,
+                     "usd_per_hour": 0.04, "watts": 65.0, "source": "given in the recipe"}, "stages": stages,
     }  # fmt: skip
 
 
@@ -152,15 +153,19 @@ def build(folder: Path, steps: int = 120, finished: bool = True, problems: int =
         "tokens_per_second": 15200,
         "usd": 4e-5,
         "kwh": 6e-5,
+        "trained_tokens": 20000,
+        "sampled_tokens": 20000,
+        "flops": 5e11,
     }
     write_lines(folder / "timings.jsonl", [{"stage": "zero", "step": r["step"], **timing} for r in rows])
     stage = folder / "stages" / "zero"
     for row in rows:
         p = row["reward/accuracy"]
         rolled = [rollout(row["step"], i, TASKS[i % 2], s, p, rng) for i in range(8) for s in range(4)]
-        write_lines(stage / "rollouts" / f"{row['step']:06}.jsonl.gz", rolled)
+        write_lines(stage / "rollouts" / f"step-{row['step']:06}.jsonl.gz", rolled)
     write_lines(stage / "eval-before.jsonl.gz", eval_rows(0.2, problems, rng))
     if finished:
+        (stage / "done.json").write_text("{}")
         write_lines(stage / "eval-after.jsonl.gz", eval_rows(0.9, problems, rng))
         write_model(stage / "model")
         record = {"name": "zero", "kind": "rl", "seconds": 412.0, "tokens": 5.1e6, "flops": 6.1e13, "usd": 0.0046,

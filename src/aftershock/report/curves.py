@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from aftershock.alarms import heldout_metric
 from aftershock.report.figures import Chart, Series, smooth
 from aftershock.report.files import Row, StageFiles
 from aftershock.report.scores import Score, number, pooled_suite
@@ -12,6 +13,7 @@ from aftershock.stats import mean_interval
 from aftershock.text.behaviour import behaviour
 
 MAX_TASK_CHARTS = 6
+LOADS = "load_max_over_mean/"
 Groups = dict[str, list[float]]  # problem -> one value a completion
 
 
@@ -74,7 +76,16 @@ class Curves:
 
     def charts(self) -> list[Chart]:
         """Return every chart there are numbers for, the ones that tell the story first."""
-        rl = (self._accuracy, self._length, self._behaviour, self._reward, self._entropy, self._gap, self._signal)
+        rl = (
+            self._accuracy,
+            self._length,
+            self._behaviour,
+            self._reward,
+            self._entropy,
+            self._gap,
+            self._signal,
+            self._load,
+        )
         pretrain = (self._loss, self._load)
         chosen = pretrain if self.stage.kind == "pretrain" else rl
         charts = [chart for make in chosen if (chart := make()) is not None]
@@ -132,7 +143,8 @@ class Curves:
         if not sizes:
             return f"n of a step not recorded (no rollouts kept), {self.seed}"
         completions, problems = (sorted(column)[len(sizes) // 2] for column in zip(*sizes, strict=True))
-        return f"n = {completions} completions of {problems} problems a step, {self.seed}"
+        about = "n about" if len(set(sizes)) > 1 else "n ="
+        return f"{about} {completions} completions of {problems} problems a step, {self.seed}"
 
     def _chart(self, title: str, made: Sequence[Series | None], note: str, **options: object) -> Chart | None:
         series = tuple(one for one in made if one is not None)
@@ -140,7 +152,8 @@ class Curves:
 
     def _accuracy(self) -> Chart | None:
         suite = pooled_suite(self.scores)
-        heldout = self._heldout("all", "held-out") or self._heldout(suite or "all", "held-out")
+        name = heldout_metric(name for row in self.stage.metrics for name in row)
+        heldout = self._heldout(name.removeprefix("heldout/"), "held-out") if name else None
         ends = self._ends(suite, "pass@1")
         note = f"Held-out: {self.quick}, 95% intervals. Training: {self._basis()}."
         if ends is not None:
@@ -172,11 +185,11 @@ class Curves:
         others = [name for name in parts if name not in ("reward/accuracy", "reward/format")]
         made = [
             self._sampled("reward", "total", "accent"),
-            self._sampled("reward/accuracy", "accuracy", "ink", "thin"),
-            self._sampled("reward/format", "format", "muted", "dashed"),
-            *(self._sampled(name, name.removeprefix("reward/"), "muted", "thin") for name in others),
+            self._plain("reward/accuracy", "accuracy", "ink", "thin"),
+            self._plain("reward/format", "format", "muted", "dashed"),
+            *(self._plain(name, name.removeprefix("reward/"), "muted", "thin") for name in others),
         ]
-        note = f"Mean reward and its parts, 95% intervals; {self._basis()}."
+        note = f"Mean reward with 95% intervals; its parts smoothed over 9 steps; {self._basis()}."
         return self._chart("Reward", made, note, floor=None)
 
     def _entropy(self) -> Chart | None:
@@ -191,7 +204,7 @@ class Curves:
         positive = [v for one in made if one is not None for v in one.values]
         log = bool(positive) and min(positive) > 0
         note = f"Nats a token{', log scale' * log}, mean over a step's tokens (no interval kept); {self._basis()}."
-        return self._chart("Distance", made, note, log=log)
+        return self._chart("KL and sampler gap", made, note, log=log)
 
     def _signal(self) -> Chart | None:
         made = (
@@ -204,7 +217,7 @@ class Curves:
     def _loss(self) -> Chart | None:
         made = (
             self._plain("loss", "training", "muted", "thin", smoothed=False),
-            self._plain("heldout_loss", "held-out", "accent", smoothed=False),
+            self._plain("validation_loss", "held-out", "accent", smoothed=False),
         )
         size = self.stage.table.get("tokens_per_step")
         basis = f"n = {size:,} tokens a step" if isinstance(size, int) else "n of a step not recorded"
@@ -212,8 +225,10 @@ class Curves:
         return self._chart("Loss", made, note, floor=None)
 
     def _load(self) -> Chart | None:
-        note = f"Share of tokens at the busiest expert, as recorded a step; {self.seed}."
-        made = [self._plain("load_max", "busiest expert", "accent")]
+        rows = [(row.get("step"), [v for k, v in row.items() if k.startswith(LOADS)]) for row in self.stage.metrics]
+        steps, values = [s for s, loads in rows if loads], smooth([max(loads) for _, loads in rows if loads])
+        note = f"Tokens at the busiest expert of any layer, as a multiple of the mean expert's; 1 is even; {self.seed}."
+        made = [Series("busiest expert", steps, values)] if steps else []
         return self._chart("Load of experts", made, note)
 
     def _by_task(self) -> list[Chart]:

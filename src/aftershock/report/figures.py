@@ -35,6 +35,7 @@ _RC: dict[Any, Any] = {
     "ytick.color": COLOURS["muted"],
     "ytick.major.size": 0,
     "xtick.major.size": 3,
+    "ytick.minor.size": 0,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "path.simplify": True,
@@ -102,7 +103,7 @@ def draw(chart: Chart, number: int) -> str:
 
 def _plot(axes: Any, series: Series) -> None:
     colour = COLOURS[series.colour]
-    if series.low is not None and series.high is not None and series.style != "points":
+    if series.low is not None and series.high is not None and series.style in ("line", "thin"):
         axes.fill_between(series.steps, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
     if series.style == "points":
         bounds = None

@@ -104,10 +104,21 @@ def _stage(
     )
     stage.metrics = [row for row in metrics if row.get("stage") == name]
     stage.timings = [row for row in timings if row.get("stage") == name]
-    if stage.kind == "rl":
+    if not stage.record.get("evals"):  # a stage that is still at work keeps them here
+        stage.record = {**record, "evals": _evals(stage.folder / "eval-before.json")}
+    if stage.kind == "rl" and stage.metrics:
         stage.before = _lines(stage.folder / "eval-before.jsonl.gz", missing)
+    if stage.metrics:
         stage.after = _lines(stage.folder / "eval-after.jsonl.gz", missing)
     return stage
+
+
+def _evals(path: Path) -> list[Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _label(path: Path) -> str:

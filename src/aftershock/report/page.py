@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aftershock.alarms import Alarm, alarms_in
+from aftershock.cost.ledger import total
 from aftershock.report import words
 from aftershock.report.curves import Curves, samples_by_step
 from aftershock.report.figures import Chart, draw
@@ -18,6 +19,7 @@ from aftershock.report.files import RunFiles, StageFiles, hashes, model_facts, r
 from aftershock.report.pairs import Pairs, choose
 from aftershock.report.scores import Line, line_of, lines, number, pooled_suite, scores_of
 
+BILL = ("seconds", "tokens", "flops", "usd", "kwh")
 HEADLINES = ("pass@1", "mean_tokens", "check_or_retry_rate", "majority@k")
 
 
@@ -85,7 +87,7 @@ def render(run: RunFiles) -> str:
     return environment.get_template("page.html.j2").render(
         run=run,
         css=Markup(css),
-        description=str(_run_table(run).get("description") or ""),
+        description=str(_dict(run.recipe.get("run")).get("description") or ""),
         stages=stages,
         leading=next((stage for stage in reversed(stages) if stage.headlines), None),
         costs=costs,
@@ -98,9 +100,8 @@ def render(run: RunFiles) -> str:
     )
 
 
-def _run_table(run: RunFiles) -> dict[str, Any]:
-    found = run.recipe.get("run")
-    return found if isinstance(found, dict) else {}
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _stage(run: RunFiles, stage: StageFiles, drawn: list[Figure]) -> StagePart:
@@ -127,17 +128,15 @@ def _stage(run: RunFiles, stage: StageFiles, drawn: list[Figure]) -> StagePart:
 
 
 def _state(run: RunFiles, stage: StageFiles) -> str:
-    steps = stage.table.get("steps")
-    at = max((int(number(row.get("step")) or 0) for row in stage.metrics), default=0)
-    if stage.record and (run.finished or at == steps):
+    if run.finished or (stage.folder / "done.json").is_file():
         return ""
-    return f"unfinished: step {at} of {steps if isinstance(steps, int) else '?'}" if at else "not begun"
+    steps = stage.table.get("steps", "?")
+    at = max((int(number(row.get("step")) or 0) for row in stage.metrics), default=0)
+    return f"unfinished: step {at} of {steps}" if at else "not begun"
 
 
 def _quick(stage: StageFiles) -> str:
-    table = stage.table.get("eval")
-    table = table if isinstance(table, dict) else {}
-    n = table.get("quick_problems", 100)
+    n = _dict(stage.table.get("eval")).get("quick_problems", 100)
     return f"{n} problems a task, one completion each" if stage.table else "n not recorded (no recipe)"
 
 
@@ -162,44 +161,33 @@ def _model(stage: StageFiles) -> str:
 
 def _cost(stage: StageFiles) -> Cost:
     """Return a stage's bill: from the summary where it is there, else the sum of what its steps recorded so far."""
-    names = ("seconds", "tokens", "flops", "usd", "kwh")
-    return Cost(stage.name, *(_ledger(stage, name) for name in names))
-
-
-def _ledger(stage: StageFiles, name: str) -> float | None:
-    told = number(stage.record.get(name))
-    if told is not None:
-        return told
-    steps = [value for row in stage.timings if (value := number(row.get(name))) is not None]
-    return math.fsum(steps) if steps else None
+    told = [number(stage.record.get(name)) for name in BILL]
+    if any(value is not None for value in told) or not stage.timings:
+        return Cost(stage.name, *told)
+    spent = total(stage.timings)
+    return Cost(stage.name, *(float(getattr(spent, name)) for name in BILL))
 
 
 def _total(costs: Sequence[Cost]) -> Cost:
     columns = []
-    for name in ("seconds", "tokens", "flops", "usd", "kwh"):
+    for name in BILL:
         known = [value for cost in costs if (value := getattr(cost, name)) is not None]
         columns.append(math.fsum(known) if known else None)
     return Cost("all stages", *columns)
 
 
 def _assumptions(run: RunFiles) -> list[str]:
-    """Say what dollars and energy were reckoned from."""
-    table, hardware = _run_table(run), run.summary.get("hardware")
-    hardware = hardware if isinstance(hardware, dict) else {}
-    price = number(table.get("usd_per_hour"))
-    price_from = "set in the recipe" if price is not None else "from the hardware table"
-    price = price if price is not None else number(hardware.get("usd_per_hour"))
-    watts = number(table.get("watts"))
-    watts_from = "set in the recipe" if watts is not None else "from the hardware table"
-    watts = watts if watts is not None else number(hardware.get("watts"))
-    return [
-        f"USD = hours × ${price:g} an hour ({price_from})."
-        if price is not None
-        else "USD = hours × the price of this machine in the hardware table.",
-        f"kWh = hours × {watts:g} W ({watts_from}), an assumption and not a measurement."
-        if watts is not None
-        else "kWh = hours × the power of this machine in the hardware table, an assumption and not a measurement.",
+    """Say what dollars and energy were reckoned from, and what of the time was lost to kills."""
+    machine = _dict(run.summary.get("hardware"))
+    price, watts = number(machine.get("usd_per_hour")), number(machine.get("watts"))
+    source = f" Price and power: {machine['source']}." if machine.get("source") else ""
+    said = [
+        "an unrecorded price" if price is None else f"${price:g}",
+        "unrecorded W" if watts is None else f"{watts:g} W",
     ]
+    told = [f"USD = hours × {said[0]} an hour; kWh = hours × {said[1]} / 1000: reckoned, not measured.{source}"]
+    lost = math.fsum(number(row.get("seconds")) or 0.0 for s in run.stages for row in s.timings if row.get("lost"))
+    return [*told, f"The time holds {duration(lost)} lost to a kill and done again."] if lost else told
 
 
 def _pairs_of(value: object, prefix: str = "") -> list[tuple[str, str]]:

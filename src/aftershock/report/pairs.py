@@ -39,8 +39,7 @@ class Pair:
     task: str
     problem: str
     prompt: str
-    gold: str
-    before: Side
+    before: Side | None
     after: Side
 
 
@@ -69,26 +68,30 @@ class Pairs:
 def choose(before: Sequence[Row], after: Sequence[Row]) -> Pairs | None:
     """Pair the rows of the same problem and sample; None where no problem is in both.
 
-    Shown are the first `PER_TASK` problems of each task in the order of their ids, at the lowest sample number.
+    Shown are the first `PER_TASK` problems of each task in the order of their ids, at the lowest sample number. A stage
+    that has no before (a base model has none) shows what came after alone.
     """
-    sample = min((int(row.get("sample", 0)) for row in before), default=0)
+    sample = min((int(row.get("sample", 0)) for row in after), default=0)
     first, second = _at_sample(before, sample), _at_sample(after, sample)
-    keys = sorted(first.keys() & second.keys(), key=lambda key: tuple(map(_natural, key)))
+    keys = sorted(first.keys() & second.keys() if before else second, key=lambda key: tuple(map(_natural, key)))
     if not keys:
         return None
     tasks = list(dict.fromkeys(key[0] for key in keys))
     shown = [key for task in tasks[:MAX_TASKS] for key in [key for key in keys if key[0] == task][:PER_TASK]]
-    worse = next((key for key in keys if _moves(first[key], second[key]) == "lost"), None)
-    rule = (
-        f"Shown: sample {sample} of the first {PER_TASK} held-out problems of each task in the order of their ids, "
-        "whatever came of them"
-    )
-    rule += f" ({MAX_TASKS} of {len(tasks)} tasks)." if len(tasks) > MAX_TASKS else "."
+    worse = next((key for key in keys if before and _moves(first[key], second[key]) == "lost"), None)
     return Pairs(
-        rule,
-        [_pair(key, first[key], second[key]) for key in shown],
+        _rule(sample, len(tasks)),
+        [_pair(key, first.get(key), second[key]) for key in shown],
         _pair(worse, first[worse], second[worse]) if worse else None,
-        [_transition(task, first, second, keys) for task in tasks],
+        [_transition(task, first, second, keys) for task in tasks] if before else [],
+    )
+
+
+def _rule(sample: int, tasks: int) -> str:
+    some = f" ({MAX_TASKS} of {tasks} tasks)" if tasks > MAX_TASKS else ""
+    return (
+        f"Shown: sample {sample} of the first {PER_TASK} held-out problems of each task in the order of their ids{some}, "
+        "whatever came of them."
     )
 
 
@@ -115,9 +118,8 @@ def _transition(task: str, before: dict[Key, Row], after: dict[Key, Row], keys: 
     return Transition(task, len(moves), *(moves.count(move) for move in ("gained", "kept", "lost", "never")))
 
 
-def _pair(key: Key, before: Row, after: Row) -> Pair:
-    prompt, gold = (str(before.get(name) or "") for name in ("prompt", "gold"))
-    return Pair(key[0], key[1], prompt, gold, _side(before), _side(after))
+def _pair(key: Key, before: Row | None, after: Row) -> Pair:
+    return Pair(key[0], key[1], str(after.get("prompt") or ""), _side(before) if before else None, _side(after))
 
 
 def _side(row: Row) -> Side:

@@ -8,9 +8,9 @@ from aftershock.report.files import Row, StageFiles
 
 NEEDED = ("value", "low", "high", "n", "seed")
 LABELS = {
-    "pass@1": "pass@1",
-    "pass@k": "pass@{k}",
-    "majority@k": "majority@{k}",
+    "pass@1": "right answers, pass@1",
+    "pass@k": "right in one of {k}, pass@{k}",
+    "majority@k": "right by vote, majority@{k}",
     "mean_tokens": "mean length, tokens",
     "check_or_retry_rate": "checks or retries",
     "switch_rate": "changes language",
@@ -47,7 +47,7 @@ class Score:
     @property
     def interval(self) -> str:
         """The bounds, in the value's unit."""
-        return f"{self._number(self.low)} to {self._number(self.high)}"
+        return f"[{self._number(self.low)}, {self._number(self.high)}]"
 
     @property
     def basis(self) -> str:

@@ -14,6 +14,7 @@ LOSSES = {
     "cispo": "CISPO (MiniMax 2025)",
 }
 KINDS = {"rl": "reinforcement learning", "pretrain": "pretraining"}
+LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {"base": "the nano base model that ships with aftershock"}
 
 
@@ -27,7 +28,9 @@ def method(table: dict[str, Any]) -> list[str]:
 
 
 def _tasks(tables: tuple[TaskTable, ...]) -> str:
-    return ", ".join(f"{table.name} (difficulty {table.difficulty}, {'/'.join(table.languages)})" for table in tables)
+    languages = [" and ".join(LANGUAGES.get(code, code) for code in table.languages) for table in tables]
+    told = [f"{t.name} at difficulty {t.difficulty} in {spoken}" for t, spoken in zip(tables, languages, strict=True)]
+    return ", ".join(told)
 
 
 def _rl(stage: RLStage) -> list[str]:
@@ -35,11 +38,11 @@ def _rl(stage: RLStage) -> list[str]:
     return [
         f"Reinforcement learning from rule-checked answers alone, the way R1-Zero was trained: no worked example is "
         f"ever shown. It starts from {source}. At each of {stage.steps:,} steps the model got "
-        f"{stage.problems_per_step} problems ({_tasks(stage.tasks)}) and wrote {stage.samples_per_problem} completions of each, at temperature "
-        f"{stage.temperature:g} and of at most {stage.max_tokens:,} tokens.",
+        f"{stage.problems_per_step} problems ({_tasks(stage.tasks)}), and wrote {stage.samples_per_problem} "
+        f"completions of each, at temperature {stage.temperature:g} and of at most {stage.max_tokens:,} tokens.",
         f"A program checked every answer: a right one earned {stage.reward.accuracy:g}, keeping the form of reasoning "
-        f"first and answer after {stage.reward.format:g}. Completions that earned more than the others of their problem were "
-        f"made likelier, the others less likely: loss {LOSSES[stage.loss.kind]}, learning rate {stage.optim.lr:g}"
+        f"first and answer after {stage.reward.format:g}. Completions that earned more than others of their problem "
+        f"were made likelier, the others less likely: loss {LOSSES[stage.loss.kind]}, learning rate {stage.optim.lr:g}"
         f"{_kl(stage)}.",
     ]
 
