@@ -91,12 +91,16 @@ class Judge:
         than `timeout_seconds` leaves its rollout unverifiable. Raises VerifierError as soon as their share of this
         batch is above `max_unverifiable`.
         """
-        extracted = [_extract(completion, self._prefilled) for _, completion in rollouts]
-        numbers = [number for number, answer in enumerate(extracted) if isinstance(answer, str)]
-        jobs: list[Job] = [
-            (self._place(rollouts[number][0]), rollouts[number][0], str(extracted[number])) for number in numbers
-        ]
-        verdicts = [Verdict("wrong", "not judged") if isinstance(one, str) else one for one in extracted]
+        verdicts: dict[int, Verdict] = {}
+        numbers: list[int] = []
+        jobs: list[Job] = []
+        for number, (problem, completion) in enumerate(rollouts):
+            place, extracted = self._place(problem), _extract(completion, self._prefilled)
+            if isinstance(extracted, Verdict):
+                verdicts[number] = extracted
+            else:
+                numbers.append(number)
+                jobs.append((place, problem, extracted))
         failures: list[int] = []
 
         def settle(job: int, verdict: Verdict) -> None:
@@ -107,8 +111,8 @@ class Judge:
 
         with self._lock:
             self.pool.run(jobs, settle)
-            self.counts.update(verdict.outcome for verdict in verdicts)
-        return [self._compose(completion, verdict) for (_, completion), verdict in zip(rollouts, verdicts)]
+            self.counts.update(verdict.outcome for verdict in verdicts.values())
+        return [self._compose(completion, verdicts[number]) for number, (_, completion) in enumerate(rollouts)]
 
     def _place(self, problem: Question) -> int:
         places = self._places.get(problem.task)
@@ -122,7 +126,7 @@ class Judge:
         return compose(verdict, formatted, len(completion.tokens), self._max_tokens, self._reward)
 
     def _bear(
-        self, failures: list[int], rollouts: Sequence[tuple[Question, Response]], verdicts: list[Verdict]
+        self, failures: list[int], rollouts: Sequence[tuple[Question, Response]], verdicts: dict[int, Verdict]
     ) -> None:
         """Raise once there are more failures than the recipe bears, with the commonest reasons."""
         if len(failures) <= self._reward.max_unverifiable * len(rollouts):

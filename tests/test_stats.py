@@ -1,0 +1,143 @@
+"""Statistics against known values, against enumeration, and for what must hold whatever the sample."""
+
+import itertools
+import math
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aftershock.stats import majority, majority_at_k, mean_interval, pass_at_k, wilson
+
+ANSWERS = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans()), min_size=1, max_size=12)
+
+
+def judged(pairs):
+    """Make equal answers equally right, as they are of one problem; no answer is wrong."""
+    right = {answer: truth for answer, truth in pairs}
+    return [answer for answer, _ in pairs], [answer is not None and right[answer] for answer, _ in pairs]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n, data):
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    subsets = list(itertools.combinations(range(n), k))
+    share = Fraction(sum(any(i < c for i in subset) for subset in subsets), len(subsets))
+    assert pass_at_k(n, c, k) == pytest.approx(float(share))
+
+
+def test_pass_at_k_known_values():
+    assert pass_at_k(200, 20, 1) == pytest.approx(0.1)
+    assert pass_at_k(10, 3, 5) == pytest.approx(1 - 21 / 252)
+    assert pass_at_k(100_000, 1, 1000) == pytest.approx(0.01)
+    for wrong in ((0, 0, 1), (5, 6, 1), (5, -1, 1), (5, 2, 6), (5, 2, 0)):
+        with pytest.raises(ValueError, match=f"n={wrong[0]}, c={wrong[1]}, k={wrong[2]}"):
+            pass_at_k(*wrong)
+
+
+@given(ANSWERS)
+def test_majority_is_fair_and_deaf_to_order(pairs):
+    answers, rights = judged(pairs)
+    vote = majority(answers, rights)
+    assert 0 <= vote <= 1
+    assert vote == pytest.approx(majority(answers[::-1], rights[::-1]))
+    renamed = [answer and answer.translate(str.maketrans("abc", "cab")) for answer in answers]
+    assert vote == pytest.approx(majority(renamed, rights))
+    if not any(rights):
+        assert vote == 0
+
+
+def test_majority_known_values():
+    assert majority(["7", "7", "3"], [True, True, False]) == 1
+    assert majority(["7", "3", "3"], [True, False, False]) == 0
+    assert majority(["7", "3"], [True, False]) == 0.5
+    assert majority(["7", "3", "5"], [True, False, False]) == pytest.approx(1 / 3)
+    assert majority([None, None, "7"], [False, False, True]) == 1, "no answer has no vote"
+    assert majority([None], [False]) == 0
+    with pytest.raises(ValueError, match="2 and 1"):
+        majority(["7", "3"], [True])
+
+
+@given(ANSWERS, st.data())
+def test_majority_at_k_at_its_ends(pairs, data):
+    answers, rights = judged(pairs)
+    assert majority_at_k(answers, rights, len(answers)) == pytest.approx(majority(answers, rights))
+    assert majority_at_k(answers, rights, 1) == pytest.approx(sum(rights) / len(rights))
+    with pytest.raises(ValueError, match="majority_at_k wants"):
+        majority_at_k(answers, rights, data.draw(st.sampled_from([0, len(answers) + 1])))
+
+
+def test_majority_at_k_takes_disjoint_groups_and_leaves_the_rest():
+    answers, rights = list("aabbba") + ["a"], [True, True, False, False, False, True, True]
+    assert majority_at_k(answers, rights, 3) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe 1998 (Statistics in Medicine 17:857), table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_known_values(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.floats(0.5, 1e6), st.floats(0, 1))
+def test_wilson_holds_the_share_and_mirrors(n, share):
+    low, high = wilson(n * share, n)
+    assert 0 <= low <= share + 1e-12
+    assert share - 1e-12 <= high <= 1
+    mirrored = wilson(n * (1 - share), n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-7)
+
+
+@given(st.lists(st.lists(st.integers(0, 1).map(float), max_size=5), min_size=1, max_size=20).filter(any))
+def test_the_interval_of_shares_holds_its_mean_and_has_width(clusters):
+    found = mean_interval(clusters)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.high > found.low
+    assert found.n == sum(map(len, clusters))
+    assert found.problems == sum(bool(values) for values in clusters)
+    flipped = mean_interval([[1 - value for value in values] for values in clusters])
+    assert (1 - flipped.high, 1 - flipped.low) == pytest.approx((found.low, found.high), abs=1e-9)
+
+
+@given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), min_size=2, max_size=10), st.floats(2, 50))
+def test_the_interval_of_lengths_moves_and_scales_with_them(clusters, factor):
+    clusters = [[value + 5000 for value in values] for values in clusters]
+    found, scaled = mean_interval(clusters), mean_interval([[value * factor for value in c] for c in clusters])
+    assert found.low <= found.value <= found.high
+    assert (scaled.low, scaled.high) == pytest.approx((found.low * factor, found.high * factor), rel=1e-9)
+
+
+def test_mean_interval_known_values():
+    # Three clusters of one: the plain t interval of 10, 20, 60 (t with 2 degrees of freedom is 4.3027).
+    half = 4.3027 * math.sqrt(700) / math.sqrt(3)
+    assert mean_interval([[10], [20], [60]]).high - 30 == pytest.approx(half, rel=0.01)
+    nothing = mean_interval([[0.0] * 16] * 50)
+    assert (nothing.low, nothing.high) == pytest.approx(wilson(0, 50)), "as many as problems, not samples"
+    assert mean_interval([[5.0]]).low == 5.0
+    with pytest.raises(ValueError, match="at least one value"):
+        mean_interval([[], []])
+
+
+def test_samples_that_repeat_their_problem_add_nothing():
+    once = mean_interval([[1.0]] * 30 + [[0.0]] * 30)
+    often = mean_interval([[1.0] * 16] * 30 + [[0.0] * 16] * 30)
+    assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("problems", "samples", "a", "b"), [(100, 8, 0.5, 0.5), (100, 8, 0.02, 1), (60, 4, 9, 1), (200, 1, 2, 6)]
+)
+def test_intervals_cover_the_truth_19_times_in_20(problems, samples, a, b):
+    """Problems with rates from Beta(a, b): the truth is a / (a + b)."""
+    hits, trials = 0, 200
+    for trial in range(trials):
+        rng = random.Random(trial)
+        rates = [rng.betavariate(a, b) for _ in range(problems)]
+        found = mean_interval([[float(rng.random() < rate) for _ in range(samples)] for rate in rates])
+        hits += found.low <= a / (a + b) <= found.high
+    assert hits / trials >= 0.92
