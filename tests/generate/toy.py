@@ -9,6 +9,7 @@ from torch import nn
 from aftershock.models.base import KVCache, LanguageModel
 from aftershock.text import train_tokenizer
 
+HEADS = 4
 TEXTS = ["try 3*7+5=26, too big; no. yes, that works.", "试一试 3*7+5=26，太大了；"] * 30
 
 
@@ -30,14 +31,18 @@ class ToyCache(KVCache):
 
 
 class ToyLM(LanguageModel):
-    """`calls` records (batch, time, cached) of every forward, so that tests can see what the scheduler did."""
+    """`calls` records (batch, time, starts) of every forward, so that tests can see what the scheduler did.
 
-    def __init__(self, vocab=300, width=16, positions=4096, seed=0):
+    Every matrix product has at least four rows and sixteen columns, so that each row's bits don't depend on the rest.
+    """
+
+    def __init__(self, vocab=300, width=64, positions=4096, seed=0):
         super().__init__()
         torch.manual_seed(seed)
         self.config = SimpleNamespace(vocab_size=vocab, max_position_embeddings=positions)
         self.embed = nn.Embedding(vocab, width)
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.query = nn.Linear(width, width)
+        self.key, self.value = (nn.Linear(width, width // HEADS) for _ in range(2))
         self.head = nn.Linear(width, vocab)
         self.dropout = nn.Dropout(0.5)  # so that a forgotten eval() is seen
         self.calls, self.prefilled, self.caches = [], [], []
@@ -56,11 +61,11 @@ class ToyLM(LanguageModel):
             rows = torch.arange(batch) if rows is None else rows
             cache.keys[rows[:, None], at] = keys
             cache.values[rows[:, None], at] = values
-            longest = int(at.max()) + 1
+            longest = -(-(int(at.max()) + 1) // 16) * 16
             keys, values = cache.keys[rows, :longest], cache.values[rows, :longest]
-        scores = self.query(x) @ keys.mT / math.sqrt(width)
-        hidden_from = torch.arange(keys.shape[1]) > at[..., None]
-        return x + scores.masked_fill(hidden_from, -math.inf).softmax(-1) @ values
+        scores = self.query(x).view(batch, time * HEADS, -1) @ keys.mT
+        unseen = (torch.arange(keys.shape[1]) > at[..., None]).repeat_interleave(HEADS, 1)
+        return x + (scores.masked_fill(unseen, -math.inf).softmax(-1) @ values).view(batch, time, width)
 
     def logits(self, hidden):
         return self.head(hidden)

@@ -16,7 +16,8 @@ from aftershock.generate.stops import StopStrings
 from aftershock.generate.types import FinishReason
 from aftershock.models.base import LanguageModel
 
-ROW_MULTIPLE = 8  # rows decoded are rounded up to this, see docs/engine.md
+ROWS = 8  # the rows of a decode and
+POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
 PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
 STAGED = 16  # prompts prefilled together, at most
 
@@ -32,15 +33,15 @@ class Layout:
     @classmethod
     def of(cls, max_rows: int, groups: int, requests: int, longest_prompt: int, max_tokens: int) -> "Layout":
         """Lay out rows for `requests` completions of `groups` distinct prompts."""
-        decoded = rounded_up(min(max_rows, requests))
+        decoded = rounded_up(min(max_rows, requests), ROWS)
         staged = min(STAGED, groups, max(1, max_rows // 4))
         # the last token drawn is never fed, and so needs no place
-        return cls(decoded, staged, longest_prompt + max_tokens - 1)
+        return cls(decoded, staged, rounded_up(longest_prompt + max_tokens - 1, POSITIONS))
 
 
-def rounded_up(rows: int) -> int:
-    """Return `rows` rounded up to a multiple of ROW_MULTIPLE."""
-    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+def rounded_up(count: int, multiple: int) -> int:
+    """Return `count` rounded up to a multiple of `multiple`."""
+    return -(-count // multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Decoder:
         layout: Layout,
     ) -> None:
         self.model, self.sampler, self.stops, self.eos = model, sampler, stops, eos
-        self.layout, self.max_rows = layout, max_rows
+        self.layout, self.device = layout, model.device
         self.max_tokens = sampler.params.max_tokens
         self.rows = Rows(layout.decoded, self.max_tokens)
         self.cache = model.new_cache(layout.decoded + layout.staged, layout.capacity)
@@ -90,7 +91,7 @@ class Decoder:
     def step(self) -> list[Finished]:
         """Draw one token for each active row; return what finished, its place already taken."""
         rows = self.rows
-        padded = rounded_up(rows.active)
+        padded = rounded_up(rows.active, ROWS)
         tokens, starts = self._tensor(rows.last[:padded, None]), self._tensor(rows.lengths[:padded])
         hidden = self.model.hidden(tokens, cache=self.cache, starts=starts)[:, -1]
         drawn = self.sampler(
@@ -145,11 +146,11 @@ class Decoder:
         groups = [self._waiting.popleft() for _ in range(count)]
         slots = np.arange(self.layout.decoded, self.layout.decoded + count)
         self._staged.extend((int(slot), group, deque(group.requests)) for slot, group in zip(slots, groups))
-        longest = max(len(group.tokens) for group in groups) - 1
+        longest = rounded_up(max(len(group.tokens) for group in groups) - 1, POSITIONS)
         tokens = np.zeros((count, longest), dtype=np.int64)
         for row, group in enumerate(groups):
             tokens[row, : len(group.tokens) - 1] = group.tokens[:-1]
-        width = max(1, PREFILL_TOKENS // count)
+        width = rounded_up(PREFILL_TOKENS // count, POSITIONS)
         for start in range(0, longest, width):
             self.model.hidden(
                 self._tensor(tokens[:, start : start + width]),
@@ -190,4 +191,4 @@ class Decoder:
             self.cache.copy_rows(self._tensor(np.array(source)), self._tensor(np.array(target)), length)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.model.device)
+        return torch.from_numpy(array).to(self.device)

@@ -72,12 +72,13 @@ class Sampler:
 def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Return Long[rows]: for each row of probs [rows, vocab] the first token whose cumulative mass exceeds u x total.
 
-    A token of probability 0 is never returned. Sums are float64, so that a large vocabulary loses no tail.
+    A token of probability 0 is never returned. Sums are float64, so that a large vocabulary loses no tail. A row of
+    NaN gives some token, whose log-probability is NaN too.
     """
     mass = probs.cumsum(-1, dtype=torch.float64)
     total = mass[:, -1]
     goal = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(mass, goal[:, None], right=True)[:, 0]
+    return torch.searchsorted(mass, goal[:, None], right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
 
 
 def _pick(values: Tensor, tokens: Tensor) -> Tensor:
