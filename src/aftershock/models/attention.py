@@ -40,9 +40,9 @@ class GroupedAttention(nn.Module):
         if slots is not None and store is not None:
             slots.write(store[0], k)
             slots.write(store[1], v)
-            if slots.mask is not None:
+            if slots.bias is not None:
                 keys, values = slots.read(store[0]).to(q.dtype), slots.read(store[1]).to(q.dtype)
-                return self.o_proj(cached_attention(q, keys, values, self.scale, slots.mask).flatten(2))
+                return self.o_proj(cached_attention(q, keys, values, self.scale, slots.bias).flatten(2))
         return self.o_proj(causal_attention(q, k, v, self.scale, context.packing).flatten(2))
 
 
@@ -82,8 +82,8 @@ class LatentAttention(nn.Module):
         slots = context.slots
         if slots is not None and store is not None:
             slots.write(store[0], torch.cat((latent, k_rope.squeeze(2)), -1))
-            if slots.mask is not None:
-                return self.o_proj(self._absorbed(q_plain, q_rope, slots.read(store[0]), slots.mask))
+            if slots.bias is not None:
+                return self.o_proj(self._absorbed(q_plain, q_rope, slots.read(store[0]), slots.bias))
         return self.o_proj(self._naive(q_plain, q_rope, latent, k_rope, context))
 
     def _project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -106,7 +106,7 @@ class LatentAttention(nn.Module):
         k = torch.cat((k_plain, k_rope.expand(-1, -1, c.num_attention_heads, -1).to(k_plain.dtype)), -1)
         return causal_attention(q, k, v, self.scale, context.packing).flatten(2)
 
-    def _absorbed(self, q_plain: Tensor, q_rope: Tensor, seen: Tensor, mask: Tensor) -> Tensor:
+    def _absorbed(self, q_plain: Tensor, q_rope: Tensor, seen: Tensor, bias: Tensor) -> Tensor:
         """Attend in the latent's space: q W_k against the latents, then W_v on the weighted latent; `seen` [batch, length, rank + rope]."""
         c, (batch, time, heads, _) = self.config, q_plain.shape
         weight = self.kv_b_proj.weight.to(q_plain.dtype).unflatten(0, (heads, -1))
@@ -114,9 +114,9 @@ class LatentAttention(nn.Module):
         q_latent = torch.bmm(q_plain.flatten(0, 1).transpose(0, 1), w_k).transpose(0, 1)
         q = torch.cat((q_latent, q_rope.flatten(0, 1)), -1).view(batch, time * heads, -1)
         seen = seen.to(q.dtype)
-        scores = torch.bmm(q, seen.transpose(1, 2)) * self.scale
-        hidden = ~(mask if time == 1 else mask.repeat_interleave(heads, dim=1))
-        weights = scores.float().masked_fill_(hidden, float("-inf")).softmax(-1).to(q.dtype)
+        bias = (bias if time == 1 else bias.repeat_interleave(heads, dim=1)).to(q.dtype)
+        scores = torch.baddbmm(bias, q, seen.transpose(1, 2), alpha=self.scale)
+        weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
         mixed = torch.bmm(weights, seen[..., : c.kv_lora_rank]).view(batch * time, heads, -1)
         out = torch.bmm(mixed.transpose(0, 1), w_v.transpose(1, 2))
         return out.transpose(0, 1).reshape(batch, time, -1)

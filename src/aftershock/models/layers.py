@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from aftershock.errors import CapacityError
 from aftershock.models.base import Segments
 
+_BLOCKS = 4  # padded blocks that packed segments are sorted into by length; more save little
+_SHORT = 384  # up to this length, on a CPU, plain matrix products beat the fused kernel (fivefold in bfloat16)
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32."""
@@ -37,33 +40,52 @@ class GatedMLP(nn.Module):
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of packed segments go so that attention sees a padded batch, and how they come back.
+    """Where the tokens of packed segments go so that attention sees padded batches, and how they come back.
 
-    `pad` Long[segments * longest] picks a token for every padded place (past a segment's end, any token: causality
-    hides it and its output is dropped); `unpad` Long[total] picks each token's place; `positions` Long[total].
+    Segments of like length share one of a few padded blocks, `shapes` (segments, longest). `pad` Long[places] picks
+    a token for every place of every block (past a segment's end, any token: causality hides it and its output is
+    dropped). Per token, Long[total]: `places`, where its segment begins in the blocks laid end to end; `spans`, its
+    block's longest; `positions`, its own within the segment.
     """
 
-    pad: Tensor
-    unpad: Tensor
+    shapes: list[tuple[int, int]]
+    pad: list[Tensor]
+    places: Tensor
+    spans: Tensor
     positions: Tensor
-    longest: int
 
     @classmethod
     def of(cls, segments: Segments, total: int) -> "Packing":
         """Lay out segments over a row of `total` tokens."""
-        bounds, longest = segments.bounds.long(), segments.longest
-        owner = torch.searchsorted(bounds[1:], torch.arange(total, device=bounds.device), right=True)
-        positions = torch.arange(total, device=bounds.device) - bounds[owner]
-        places = bounds[:-1, None] + torch.arange(longest, device=bounds.device)
-        return cls(places.clamp(max=total - 1).flatten(), owner * longest + positions, positions, longest)
+        bounds = segments.bounds.long()
+        lengths = bounds.diff()
+        firsts, spans = torch.empty_like(lengths), torch.empty_like(lengths)
+        shapes, pad, filled = [], [], 0
+        for chosen in lengths.argsort().chunk(_BLOCKS):
+            longest = int(lengths[chosen[-1]])
+            steps = torch.arange(longest, device=bounds.device)
+            pad.append((bounds[chosen, None] + steps).clamp(max=total - 1))
+            firsts[chosen] = filled + torch.arange(len(chosen), device=bounds.device) * longest
+            spans[chosen] = longest
+            shapes.append((len(chosen), longest))
+            filled += len(chosen) * longest
+        owner = torch.arange(len(lengths), device=bounds.device).repeat_interleave(lengths, output_size=total)
+        return cls(shapes, pad, firsts[owner], spans[owner], torch.arange(total, device=bounds.device) - bounds[owner])
 
-    def spread(self, x: Tensor) -> Tensor:
-        """[1, total, heads, dim] -> [segments, longest, heads, dim]."""
-        return x[0].index_select(0, self.pad).unflatten(0, (-1, self.longest))
+    def spread(self, x: Tensor, heads: int) -> list[Tensor]:
+        """[1, total, kv heads, dim] -> one [segments, heads, longest, dim] a block, heads repeated where they are shared."""
+        head = torch.arange(heads, device=x.device) // (heads // x.shape[2])
+        rows = x.flatten(0, 2)
+        indices = [(pad[:, None] * x.shape[2] + head[:, None]).flatten() for pad in self.pad]
+        return [rows.index_select(0, i).view(n, heads, longest, -1) for i, (n, longest) in zip(indices, self.shapes)]
 
-    def gather(self, x: Tensor) -> Tensor:
-        """[segments, longest, heads, dim] -> [1, total, heads, dim]."""
-        return x.flatten(0, 1).index_select(0, self.unpad).unsqueeze(0)
+    def gather(self, blocks: list[Tensor]) -> Tensor:
+        """One [segments, heads, longest, dim] a block -> [1, total, heads, dim]."""
+        heads = blocks[0].shape[1]
+        head = torch.arange(heads, device=self.places.device)
+        places = (self.places * heads + self.positions)[:, None] + head * self.spans[:, None]
+        rows = torch.cat([block.flatten(0, 2) for block in blocks])
+        return rows.index_select(0, places.flatten()).view(1, -1, heads, rows.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -71,15 +93,15 @@ class Slots:
     """The part of a cache that one forward touches: batch row i continues cache row `rows[i]` at `positions[i]`.
 
     `rows` is None where they are the first ones in order, so that reading is a slice. `length` is how far the
-    longest row reaches after this forward. `mask` Bool[batch, time, length] says what each query sees; None where
-    every row starts empty, so that plain causality is enough and nothing need be read.
+    longest row reaches after this forward. `bias` Float[batch, time, length] is 0 where a query sees a position and
+    -inf elsewhere; None where every row starts empty, so that plain causality is enough and nothing need be read.
     """
 
     rows: Tensor | None
     row_index: Tensor
     positions: Tensor
     length: int
-    mask: Tensor | None
+    bias: Tensor | None
 
     @classmethod
     def of(cls, starts: Tensor, rows: Tensor | None, batch: int, time: int, capacity: int) -> "Slots":
@@ -94,10 +116,11 @@ class Slots:
                 "(new_cache) or feed fewer tokens"
             )
         positions = starts[:, None] + torch.arange(time, device=starts.device)
-        mask = None
+        bias = None
         if length > time:
-            mask = torch.arange(length, device=starts.device) <= positions[:, :, None]
-        return cls(rows, (first if rows is None else rows)[:, None], positions, length, mask)
+            hidden = torch.arange(length, device=starts.device) > positions[:, :, None]
+            bias = torch.zeros(hidden.shape, device=starts.device).masked_fill_(hidden, float("-inf"))
+        return cls(rows, (first if rows is None else rows)[:, None], positions, length, bias)
 
     def write(self, store: Tensor, new: Tensor) -> None:
         """Put new values [batch, time, ...] into a store [rows, capacity, ...]."""
@@ -121,30 +144,43 @@ class Context:
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, packing: Packing | None) -> Tensor:
-    """Causal attention over q, k, v [batch, time, heads, dim], within segments where packed; [batch, time, heads, v dim]."""
+    """Causal attention over q, k, v [batch, time, heads, dim], within segments where packed; heads may be shared.
+
+    Returns [batch, time, heads, value dim].
+    """
+    heads = q.shape[2]
     if packing is not None:
-        q, k, v = packing.spread(q), packing.spread(k), packing.spread(v)
+        parts = zip(packing.spread(q, heads), packing.spread(k, heads), packing.spread(v, heads))
+        return packing.gather([_causal(*part, scale) for part in parts])
+    shared = heads // k.shape[2]
+    if shared > 1:
+        k, v = k.repeat_interleave(shared, 2), v.repeat_interleave(shared, 2)
+    return _causal(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale).transpose(1, 2)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Causal attention over q, k, v [batch, heads, time, dim]."""
+    batch, heads, time, _ = q.shape
+    if q.device.type == "cpu" and time <= _SHORT:
+        bias = torch.full((time, time), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
+        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+        return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, (batch, heads))
     # The fused kernel wants heads of one size; MLA's values are narrower than its keys.
-    value = F.pad(v, (0, q.shape[-1] - v.shape[-1])) if v.shape[-1] < q.shape[-1] else v
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        value.transpose(1, 2),
-        is_causal=True,
-        scale=scale,
-        enable_gqa=q.shape[2] != k.shape[2],
-    ).transpose(1, 2)[..., : v.shape[-1]]
-    return out if packing is None else packing.gather(out)
+    value = F.pad(v, (0, q.shape[-1] - v.shape[-1]))
+    return F.scaled_dot_product_attention(q, k, value, is_causal=True, scale=scale)[..., : v.shape[-1]]
 
 
-def cached_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor) -> Tensor:
-    """Attention of q [batch, time, heads, dim] over a cache k, v [batch, length, kv heads, dim], grouped heads allowed.
+def cached_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor) -> Tensor:
+    """Attention of q [batch, time, heads, dim] over a cache k, v [batch, length, kv heads, dim]; `bias` as in Slots.
 
     Heads that share keys are laid along the query axis, so that shared keys are read once and never repeated.
     """
     _, time, heads, _ = q.shape
     shared = heads // k.shape[2]
     folded = q.unflatten(2, (-1, shared)).permute(0, 2, 1, 3, 4).flatten(2, 3)
-    seen = mask[:, None] if time == 1 else mask[:, None].repeat_interleave(shared, dim=2)
-    out = F.scaled_dot_product_attention(folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen, scale=scale)
+    seen = bias[:, None] if time == 1 else bias[:, None].repeat_interleave(shared, dim=2)
+    out = F.scaled_dot_product_attention(
+        folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen.to(q.dtype), scale=scale
+    )
     return out.unflatten(2, (time, shared)).permute(0, 2, 1, 3, 4).flatten(2, 3)
