@@ -206,11 +206,13 @@ def _heldout_falls(rows: Sequence[Row]) -> str | None:
     points = [i for i in range(first, len(rows)) if name and _values([rows[i]], name)]
     if name is None or len(points) < 2:
         return None
-    at = max(points, key=lambda i: float(rows[i][name]))
+    at = max(points, key=lambda i: (float(rows[i][name]), i))
     best, last = rows[at], rows[points[-1]]
+    bounds = _values([last], f"{name}_high") + _values([best], f"{name}_low")
+    if len(bounds) < 2 or bounds[0] >= bounds[1]:  # within chance
+        return None
     then, now = _now(rows[: at + 1], "reward"), _now(rows, "reward")
-    within_chance = last.get(f"{name}_high", math.inf) >= best.get(f"{name}_low", -math.inf)
-    if within_chance or then is None or now is None or now <= then:
+    if then is None or now is None or now <= then:
         return None
     return (
         f"Reward rises ({then:.2f} to {now:.2f}) while held-out accuracy falls: {best[name]:.0%} "

@@ -225,8 +225,9 @@ class Curves:
         return self._chart("Loss", made, note, floor=None)
 
     def _load(self) -> Chart | None:
-        rows = [(row.get("step"), [v for k, v in row.items() if k.startswith(LOADS)]) for row in self.stage.metrics]
-        steps, values = [s for s, loads in rows if loads], smooth([max(loads) for _, loads in rows if loads])
+        rows = [(row.get("step"), [number(row[k]) for k in row if k.startswith(LOADS)]) for row in self.stage.metrics]
+        kept = [(float(step), max(v for v in loads if v)) for step, loads in rows if step is not None and any(loads)]
+        steps, values = [step for step, _ in kept], smooth([value for _, value in kept])
         note = f"Tokens at the busiest expert of any layer, as a multiple of the mean expert's; 1 is even; {self.seed}."
         made = [Series("busiest expert", steps, values)] if steps else []
         return self._chart("Load of experts", made, note)

@@ -90,8 +90,8 @@ def choose(before: Sequence[Row], after: Sequence[Row]) -> Pairs | None:
 def _rule(sample: int, tasks: int) -> str:
     some = f" ({MAX_TASKS} of {tasks} tasks)" if tasks > MAX_TASKS else ""
     return (
-        f"Shown: sample {sample} of the first {PER_TASK} held-out problems of each task in the order of their ids{some}, "
-        "whatever came of them."
+        f"Shown: sample {sample} of the first {PER_TASK} held-out problems of each task in the order of their ids"
+        f"{some}, whatever came of them."
     )
 
 
