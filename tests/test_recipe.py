@@ -159,7 +159,9 @@ def test_a_pretrain_stage_needs_weights_and_any_stage_needs_tasks(tmp_path):
     assert "stage.a.tasks = []: there is no task" in told
 
 
-@pytest.mark.parametrize("text", ['[run]\nname = "x"\n', '[run]\nname = "x"\n[stage]\n', '[run]\nname = "x"\nstage = 3'])
+@pytest.mark.parametrize(
+    "text", ['[run]\nname = "x"\n', '[run]\nname = "x"\n[stage]\n', '[run]\nname = "x"\nstage = 3']
+)
 def test_no_stage_is_refused(tmp_path, text):
     assert "stage" in fault(tmp_path, text)
 
@@ -183,7 +185,7 @@ def test_unreadable_files_are_named_with_the_line(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'[run]\nname = "caf\xe9"\n')
     with pytest.raises(RecipeError, match="byte 17 is not UTF-8"):
         load_recipe(tmp_path / "latin.toml")
-    with pytest.raises(RecipeError, match="no such file; did you mean .*recipe.toml"):
+    with pytest.raises(RecipeError, match=r"no such file; did you mean .*recipe.toml"):
         load_recipe(tmp_path / "recpe.toml")
     with pytest.raises(RecipeError, match="can't be read"):
         load_recipe(tmp_path)
@@ -221,7 +223,9 @@ def test_one_dropped_letter_still_finds_the_key(key, data):
     assert nearest(key[:place] + key[place + 1 :], KEYS) == f', did you mean "{key}"?'
 
 
-scalars = st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
+scalars = (
+    st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
+)
 tables = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )

@@ -115,9 +115,7 @@ def _way_back(found: list[Path]) -> str:
     if good:
         bad = " ".join(f"'{path}'" for path in found[found.index(good[-1]) + 1 :])
         return f"The checkpoint before it, {good[-1].name}, is whole: to go back to it, rm -r {bad} and --resume again"
-    return (
-        f"No whole checkpoint is left: to begin this stage again, rm -r '{found[-1].parent.parent}' and --resume again"
-    )
+    return f"No whole checkpoint is left: to begin the stage again, rm -r '{found[-1].parent}' and --resume again"
 
 
 def read(folder: Path) -> Checkpoint | None:

@@ -66,6 +66,8 @@ class Run:
         try:
             facts, notes = _facts(folder, recipe, resume)
             disk.remove_strays(folder)
+            for done in folder.glob(f"stages/*/{DONE}"):
+                disk.remove_folder(done.with_name("checkpoints"))  # a kill may have come between the two
             disk.write_json(folder / FACTS, facts)
             disk.write_bytes(folder / "recipe.toml", recipe_text.encode())
         except BaseException:

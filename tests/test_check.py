@@ -1,0 +1,83 @@
+"""What `aftershock check` says of a machine, good and bad."""
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+
+from aftershock import check
+
+
+def test_every_finding_of_this_machine_is_whole_and_bad_ones_name_a_step():
+    found = list(check.findings())
+    assert [one.name for one in found[:7]] == ["Python", "torch", "device", "bf16", "compiler", "disk", "memory"]
+    assert {"cores", "base model", "matplotlib", "reasoning_gym", "wandb"} <= {one.name for one in found}
+    for one in found:
+        assert one.found
+        assert bool(one.next) == (one.level != "OK")
+
+
+def test_an_old_python_fails():
+    assert check.python((3, 10, 4)).level == "FAIL"
+    assert check.python((3, 11, 0)).level == "OK"
+
+
+def test_torch_that_can_not_be_imported_fails_and_the_rest_goes_on(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = list(check.findings())
+    assert found[1].level == "FAIL"
+    assert found[2].name == "compiler"
+
+
+def test_bf16_is_really_tried(monkeypatch):
+    assert check.bf16("cpu").level == "OK"
+    exact = check._product
+    monkeypatch.setattr(check, "_product", lambda m: (exact(m)[0] * (1.1 if m.dtype == torch.bfloat16 else 1), 1.0))
+    assert "wrong" in check.bf16("cpu").found
+
+    def fails(matrix):
+        raise RuntimeError("not implemented for BFloat16")
+
+    monkeypatch.setattr(check, "_product", fails)
+    assert "not implemented" in check.bf16("cpu").found
+
+
+def test_compiler(monkeypatch):
+    monkeypatch.setattr(check.shutil, "which", lambda name: "/usr/bin/clang++" if name == "clang++" else None)
+    assert check.compiler() == check.Finding("compiler", "OK", "/usr/bin/clang++")
+
+    def fails(*_, **__):
+        raise subprocess.CalledProcessError(1, "python", stderr="Traceback\nBackendCompilerFailed: no headers\n")
+
+    monkeypatch.setattr(check.subprocess, "run", fails)
+    assert "BackendCompilerFailed: no headers" in check.compiler(full=True).found
+    monkeypatch.setattr(check.shutil, "which", lambda name: None)
+    assert check.compiler(full=True).level == "WARN"
+
+
+def test_disk(monkeypatch, tmp_path):
+    assert check.disk(tmp_path, free=lambda _: 10**11).level == "OK"
+    assert check.disk(tmp_path, free=lambda _: 10**9).level == "WARN"
+
+    def denied(dir):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    assert check.disk(tmp_path).level == "FAIL"
+
+
+def test_memory_and_cores(monkeypatch):
+    assert check.memory(10**10).level == "OK"
+    assert check.memory(10**9).level == "WARN"
+    monkeypatch.setattr(check.hardware, "cores", lambda: 1)
+    assert check.cores().level == "WARN"
+
+
+@pytest.mark.parametrize("module", check.OPTIONAL)
+def test_a_missing_library_names_what_installs_it(monkeypatch, module):
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
+    assert "pip install -e" in check.optional(module).next
