@@ -1,1 +1,33 @@
-"""."""
+"""The kinds of stage, and the loop that takes a recipe's stages in order."""
+
+from typing import TYPE_CHECKING, Any
+
+from aftershock.pipeline import pretrain, rl
+from aftershock.pipeline.context import Context, shipped_base
+from aftershock.recipe import Recipe
+
+if TYPE_CHECKING:
+    from aftershock.run import Run
+    from aftershock.track import Reporter
+
+__all__ = ["KINDS", "Context", "execute", "shipped_base"]
+
+KINDS: dict[str, Any] = {"pretrain": pretrain.run, "rl": rl.run}
+
+
+def execute(recipe: Recipe, run: "Run", reporter: "Reporter") -> dict[str, Any]:
+    """Run every stage of a recipe that isn't finished yet and return the run's summary (as in summary.json).
+
+    Raises AftershockError where a stage can't go on; what was finished before stays, and `--resume` goes on from it.
+    """
+    for name, stage in recipe.stage.items():
+        if run.finished(name):
+            reporter.note(f"stage {name} is finished already")
+            continue
+        folder = run.stage(name, stage)
+        context = Context(recipe, run, name, folder, reporter)
+        reporter.start(name, stage.kind, stage.steps, {"tasks": ", ".join(table.name for table in stage.tasks)})
+        evals = KINDS[stage.kind](stage, context)
+        reporter.finish(name, folder.finish({"evals": evals}))
+        run.write_summary()
+    return run.write_summary()

@@ -4,6 +4,7 @@ The rule is a list of marks in English and Chinese; it reads the words, not the 
 every run, so that a curve of it shows change (R1 shows the same for words such as "wait" [R1v2, supplement]).
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def behaviour(reasoning: str) -> Behaviour:
     Behaviour(checks=1, retries=2, switches=2)
     """
     languages = [match.lastgroup for match in _WORD.finditer(reasoning)]
-    switches = sum(a != b for a, b in zip(languages, languages[1:]))
+    switches = sum(a != b for a, b in itertools.pairwise(languages))
     return Behaviour(len(_CHECK.findall(reasoning)), len(_RETRY.findall(reasoning)), switches)
 
 

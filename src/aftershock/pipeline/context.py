@@ -1,0 +1,55 @@
+"""What every stage is handed, and what all stages build from it."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aftershock.errors import RecipeError
+from aftershock.recipe import Recipe, TaskTable
+from aftershock.tasks import Task, task
+
+if TYPE_CHECKING:
+    from aftershock.run import Run, StageFolder
+    from aftershock.track import Reporter
+
+
+@dataclass(frozen=True)
+class Context:
+    """One stage at work: the recipe it stands in, the run, its own folder in the run, and who is told of progress."""
+
+    recipe: Recipe
+    run: "Run"
+    name: str
+    folder: "StageFolder"
+    reporter: "Reporter"
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.run.seed
+
+
+def shipped_base() -> Path:
+    """Return the folder of the nano base model that ships inside the package."""
+    return Path(str(files("aftershock") / "assets" / "nano"))
+
+
+def model_folder(source: str, context: Context) -> Path:
+    """Return where a stage's weights come from: "base", an earlier stage of the run, or a folder of one's own."""
+    if source == "base":
+        return shipped_base()
+    if source in context.recipe.stage:
+        return context.run.stage(source, context.recipe.stage[source]).model_folder
+    folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
+        raise RecipeError(
+            f'stage {context.name!r}: from = {source!r} is neither "base", nor an earlier stage, nor a folder with a '
+            "config.json; name one of these"
+        )
+    return folder
+
+
+def build_tasks(tables: tuple[TaskTable, ...], context: Context) -> list[Task]:
+    """Build a stage's tasks in the recipe's order; a task file is looked for beside the recipe."""
+    base = context.recipe.folder
+    return [task(table.name, table.difficulty, table.languages, base=base) for table in tables]

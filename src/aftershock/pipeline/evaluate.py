@@ -1,0 +1,141 @@
+"""Measure a model on held-out problems: accuracy, length and behaviour, each with its interval."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from aftershock.generate import Completion, Engine, SamplingParams
+from aftershock.stats import Interval, majority_at_k, mean_interval, pass_at_k
+from aftershock.tasks import Problem, Task
+from aftershock.text import Tokenizer, zero_prompt
+from aftershock.text.behaviour import behaviour
+from aftershock.verify.judge import Judge
+from aftershock.verify.verdict import Reward
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One problem with its completions and what each earned."""
+
+    problem: Problem
+    completions: list[Completion]
+    rewards: list[Reward]
+
+    @property
+    def right(self) -> list[float]:
+        """1 for a right answer and 0 for a wrong one, unverifiable ones left out."""
+        return [float(r.verdict.outcome == "right") for r in self.rewards if r.counted]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a model: which `metric` on which `suite`, its 95% interval, n problems, k samples, the seed."""
+
+    suite: str
+    metric: str
+    when: str
+    value: float
+    low: float
+    high: float
+    n: int
+    k: int
+    seed: int
+
+
+def heldout(tasks: Sequence[Task], count: int) -> list[Problem]:
+    """Return the first `count` held-out problems of every task; the same for every run and seed."""
+    return [problem for task in tasks for problem in task.problems("heldout", count)]
+
+
+def prompt_for(tokenizer: Tokenizer, question: str) -> str:
+    """Return R1-Zero's prompt in the form a model was trained with: short for ours, the paper's wording for others."""
+    return zero_prompt(question, paper=tokenizer.template != "zero")
+
+
+def sample(
+    engine: Engine,
+    judge: Judge,
+    problems: Sequence[Problem],
+    params: SamplingParams,
+    label: tuple[int | str, ...],
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Judged]:
+    """Sample `params.n` completions of every problem and judge them; addresses are `label` and the problem's number.
+
+    `on_progress` hears how many completions are done.
+    """
+    prompts = [prompt_for(engine.tokenizer, problem.prompt) for problem in problems]
+    addresses = [(*label, index) for index in range(len(problems))]
+    done = itertools.count(1)
+    hear = None if on_progress is None else lambda *_: on_progress(next(done))
+    groups = engine.generate(prompts, params, addresses=addresses, on_finish=hear)
+    pairs = [(problem, completion) for problem, group in zip(problems, groups) for completion in group]
+    rewards = iter(judge.judge(pairs))
+    return [Judged(problem, group, [next(rewards) for _ in group]) for problem, group in zip(problems, groups)]
+
+
+def measure(judged: Sequence[Judged], when: str, seed: int, pass_k: int = 0) -> list[Measurement]:
+    """Measure every task apart, then all together; `pass_k` of 0 means as many as there are samples."""
+    names = list(dict.fromkeys(one.problem.task for one in judged))
+    suites = {name: [one for one in judged if one.problem.task == name] for name in names}
+    if len(names) > 1:
+        suites["all"] = list(judged)
+    return [m for suite, part in suites.items() for m in _measure_suite(suite, part, when, seed, pass_k)]
+
+
+def _measure_suite(suite: str, judged: Sequence[Judged], when: str, seed: int, pass_k: int) -> list[Measurement]:
+    scored = [one for one in judged if one.right]
+    samples = max((len(one.completions) for one in judged), default=1)
+    k = min(pass_k or samples, samples)
+    values: dict[str, tuple[list[list[float]], int]] = {
+        "pass@1": ([one.right for one in scored], samples),
+        "mean_tokens": ([[float(len(c.tokens)) for c in one.completions] for one in judged], samples),
+        "check_or_retry_rate": ([_flags(one, "checks_or_retries") for one in judged], samples),
+        "switch_rate": ([_flags(one, "switches") for one in judged], samples),
+    }
+    if k > 1:
+        passed = [[pass_at_k(len(one.right), int(sum(one.right)), min(k, len(one.right)))] for one in scored]
+        values["pass@k"] = (passed, k)
+        values["majority@k"] = ([[_majority(one, k)] for one in scored], k)
+    return [
+        _measurement(suite, metric, when, mean_interval(groups), len(groups), k_used, seed)
+        for metric, (groups, k_used) in values.items()
+        if groups
+    ]
+
+
+def _measurement(suite: str, metric: str, when: str, interval: Interval, n: int, k: int, seed: int) -> Measurement:
+    return Measurement(suite, metric, when, interval.value, interval.low, interval.high, n, k, seed)
+
+
+def _flags(one: Judged, name: str) -> list[float]:
+    return [float(bool(getattr(behaviour(c.reasoning), name))) for c in one.completions]
+
+
+def _majority(one: Judged, k: int) -> float:
+    kept = [r for r in one.rewards if r.counted]
+    return majority_at_k([r.verdict.extracted for r in kept], [r.verdict.outcome == "right" for r in kept], k)
+
+
+def rows(judged: Sequence[Judged], step: int) -> list[dict]:
+    """Return what is kept of every completion, one JSON-able row each."""
+    return [
+        {
+            "step": step,
+            "problem": one.problem.id,
+            "task": one.problem.task,
+            "language": one.problem.language,
+            "sample": number,
+            "prompt": one.problem.prompt,
+            "gold": one.problem.gold,
+            "text": completion.text,
+            "reasoning": completion.reasoning,
+            "answer": completion.answer,
+            "reward": {"total": reward.total, **reward.parts},
+            "verdict": asdict(reward.verdict),
+            "tokens": len(completion.tokens),
+            "finish_reason": completion.finish_reason,
+        }
+        for one in judged
+        for number, (completion, reward) in enumerate(zip(one.completions, one.rewards))
+    ]

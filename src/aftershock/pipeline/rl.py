@@ -1,0 +1,218 @@
+"""Reinforcement learning from rule rewards, the way R1-Zero was trained [R1 2.2]."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+
+from aftershock.alarms import Alarms
+from aftershock.cost import flops
+from aftershock.generate import Engine, SamplingParams
+from aftershock.learn import Learner, Sample, group_advantages, pack, split
+from aftershock.models import load, save
+from aftershock.pipeline.context import Context, build_tasks, model_folder
+from aftershock.pipeline.corpus import draw_problems
+from aftershock.pipeline.evaluate import Judged, heldout, measure, rows, sample
+from aftershock.recipe import RLStage
+from aftershock.tasks import Task
+from aftershock.text import Tokenizer
+from aftershock.text.behaviour import behaviour
+from aftershock.verify.judge import Judge
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What stays the same from step to step of one stage."""
+
+    stage: RLStage
+    context: Context
+    tasks: list[Task]
+    engine: Engine
+    judge: Judge
+    learner: Learner
+    config: dict[str, Any]  # the model's config.json
+
+    @property
+    def address(self) -> tuple[int | str, ...]:
+        return (self.context.seed, self.context.name)
+
+
+def run(stage: RLStage, context: Context) -> list[dict]:
+    """Measure the policy, train it, measure it again; save the model and return the measurements."""
+    source = model_folder(stage.source, context)
+    policy, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
+    tasks = build_tasks(stage.tasks, context)
+    learner = Learner(policy, stage.optim, stage.loss, stage.steps * stage.minibatches)
+    engine = Engine(policy, tokenizer, max_rows=stage.max_rows)
+    with Judge(tasks, stage.reward, stage.max_tokens) as judge:
+        loop = Loop(stage, context, tasks, engine, judge, learner, policy.config.to_dict())
+        before = _evaluation(loop, "before", 0)
+        _train(loop)
+        after = _evaluation(loop, "after", stage.steps)
+    save(policy, context.folder.model_folder)
+    return [*before, *after]
+
+
+def _train(loop: Loop) -> None:
+    """Take the stage's steps from where the last checkpoint stands."""
+    stage, folder = loop.stage, loop.context.folder
+    alarms = Alarms()
+    for row in folder.history():
+        alarms.see(row)
+    for step in range(_resume(loop), stage.steps):
+        judged, timings = _sample(loop, step)
+        metrics = _describe(judged) | _learn(loop, judged, timings)
+        if stage.eval.every and (step + 1) % stage.eval.every == 0:
+            metrics |= _quick_evaluation(loop)
+        _record(loop, step + 1, judged, metrics, timings, alarms)
+        if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.steps:
+            folder.checkpoint(step + 1, *loop.learner.state())
+
+
+def _resume(loop: Loop) -> int:
+    checkpoint = loop.context.folder.resume()
+    if checkpoint is None:
+        return 0
+    loop.learner.load_state(checkpoint.tensors, checkpoint.scalars)
+    loop.context.reporter.note(f"going on from step {checkpoint.step}")
+    return checkpoint.step
+
+
+def _sample(loop: Loop, step: int) -> tuple[list[Judged], dict[str, float]]:
+    """Draw problems and sample a group of each; with dynamic sampling, draw on until enough groups carry signal."""
+    stage, began = loop.stage, time.perf_counter()
+    weights = [table.weight for table in stage.tasks]
+    judged: list[Judged] = []
+    for draw in range(stage.dynamic_sampling):
+        label = (*loop.address, step, draw)
+        problems = [problem for _, problem in draw_problems(loop.tasks, weights, stage.problems_per_step, *label)]
+        judged += sample(loop.engine, loop.judge, problems, _params(loop, stage.samples_per_problem), label)
+        if sum(map(_has_signal, judged)) >= stage.problems_per_step:
+            break
+    return judged, {"sample_seconds": time.perf_counter() - began}
+
+
+def _params(loop: Loop, samples: int, temperature: float | None = None) -> SamplingParams:
+    return SamplingParams(
+        n=samples,
+        max_tokens=loop.stage.max_tokens,
+        temperature=loop.stage.temperature if temperature is None else temperature,
+        seed=loop.context.seed,
+    )
+
+
+def _has_signal(one: Judged) -> bool:
+    return len({reward.total for reward in one.rewards if reward.counted}) > 1
+
+
+def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> dict[str, float]:
+    """Take the optimiser's steps on the groups that carry signal; the others would move nothing and are left out."""
+    began = time.perf_counter()
+    stage, learner = loop.stage, loop.learner
+    samples = _samples([one for one in judged if _has_signal(one)][: stage.problems_per_step], stage.loss.kind)
+    parts = [
+        pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens) for part in split(samples, stage.minibatches)
+    ]
+    metrics = learner.step_minibatches(parts) if parts else {}
+    timings["learn_seconds"] = time.perf_counter() - began
+    timings["learned_tokens"] = sum(len(batch.tokens) for part in parts for batch in part)
+    return metrics
+
+
+def _samples(judged: Sequence[Judged], kind: str) -> list[Sample]:
+    rewards = [[reward.total for reward in one.rewards] for one in judged]
+    counted = [[reward.counted for reward in one.rewards] for one in judged]
+    groups = zip(judged, group_advantages(kind, rewards, counted).values)
+    return [
+        Sample(completion.prompt_tokens, completion.tokens, completion.logprobs, advantage, number)
+        for number, (one, advantages) in enumerate(groups)
+        for completion, advantage in zip(one.completions, advantages)
+        if advantage is not None
+    ]
+
+
+def _describe(judged: Sequence[Judged]) -> dict[str, float]:
+    """Summarise what was sampled: reward by part, accuracy by task, length and behaviour."""
+    rewards = [reward for one in judged for reward in one.rewards]
+    completions = [completion for one in judged for completion in one.completions]
+    done = [behaviour(completion.reasoning) for completion in completions]
+    counted = [reward for reward in rewards if reward.counted]
+    metrics = {
+        "reward": _mean(reward.total for reward in counted),
+        "reward_std": pstdev([reward.total for reward in counted]) if counted else 0.0,
+        "mean_tokens": _mean(len(completion.tokens) for completion in completions),
+        "truncated": _mean(completion.finish_reason == "length" for completion in completions),
+        "no_signal": _mean(not _has_signal(one) for one in judged),
+        "unverifiable": 1 - len(counted) / len(rewards),
+        "check_or_retry_rate": _mean(one.checks_or_retries for one in done),
+        "checks": _mean(one.checks for one in done),
+        "retries": _mean(one.retries for one in done),
+        "switch_rate": _mean(one.switches > 0 for one in done),
+    }
+    metrics |= {
+        f"reward/{part}": _mean(r.parts[part] for r in counted) for part in (counted[0].parts if counted else ())
+    }
+    for name in dict.fromkeys(one.problem.task for one in judged):
+        metrics[f"train/{name}"] = _mean(right for one in judged if one.problem.task == name for right in one.right)
+    return metrics
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return fmean(listed) if listed else 0.0
+
+
+def _record(
+    loop: Loop, step: int, judged: list[Judged], metrics: dict[str, float], timings: dict[str, float], alarms: Alarms
+) -> None:
+    """Write the step down, with what it took, and tell who watches; alarms are heard in the same metrics."""
+    sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
+    length = metrics["mean_tokens"] + _mean(len(one.completions[0].prompt_tokens) for one in judged)
+    work = flops.work(loop.config, length, int(timings.pop("learned_tokens")), sampled)
+    folder, reporter = loop.context.folder, loop.context.reporter
+    timings = folder.record(step, metrics, timings, work)
+    folder.rollouts(step, rows(judged, step))
+    reporter.step(step, metrics, timings)
+    for alarm in alarms.see({"stage": loop.context.name, "step": step, **metrics}):
+        reporter.alarm(str(alarm))
+
+
+def _quick_evaluation(loop: Loop) -> dict[str, float]:
+    """Measure on a few held-out problems with one sample each, for the curve."""
+    problems = heldout(loop.tasks, loop.stage.eval.quick_problems)
+    params = _params(loop, 1, loop.stage.eval.temperature)
+    judged = sample(loop.engine, loop.judge, problems, params, (*loop.address, "quick"))
+    found = [m for m in measure(judged, "during", loop.context.seed) if m.metric == "pass@1"]
+    metrics = {f"heldout/{m.suite}": m.value for m in found}
+    return metrics | {f"heldout/{m.suite}_{end}": getattr(m, end) for m in found for end in ("low", "high")}
+
+
+def _evaluation(loop: Loop, when: str, step: int) -> list[dict]:
+    """Measure on the held-out problems and keep the answers; what was measured before a kill is read back."""
+    folder = loop.context.folder
+    kept = folder.read_json(f"eval-{when}")
+    if kept is not None:
+        return kept
+    problems = heldout(loop.tasks, loop.stage.eval.problems)
+    params = _params(loop, loop.stage.eval.samples, loop.stage.eval.temperature)
+    total = len(problems) * params.n
+    label = (*loop.address, "eval")
+    told = f"measuring {when} the stage"
+    judged = sample(
+        loop.engine,
+        loop.judge,
+        problems,
+        params,
+        label,
+        on_progress=lambda done: loop.context.reporter.progress(told, done, total),
+    )
+    folder.save_rows(f"eval-{when}", rows(judged, step))
+    sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
+    folder.account(step, {"eval": 1.0}, flops.work(loop.config, sampled / total, 0, sampled))
+    evals = [asdict(m) for m in measure(judged, when, loop.context.seed)]
+    folder.save_json(f"eval-{when}", evals)
+    loop.context.run.write_summary()
+    return evals
