@@ -75,7 +75,7 @@ def test_diverging_loss_rings_in_pretraining_only():
     rows = [{"stage": "base", "step": s, "loss": 1.0 if s < 30 else 1.6} for s in range(1, 60)]
     assert [alarm.name for alarm in alarms_in(rows)] == ["loss_diverges"]
     assert alarms_in([row | {"reward": 0.5} for row in rows]) == []
-    falling = [{"stage": "base", "step": s, "loss": 3 / s} for s in range(1, 60)]
+    falling = [{"stage": "base", "step": s, "loss": 3 / s, "entropy": 3 / s, "tokens": 16384.0} for s in range(1, 60)]
     assert alarms_in(falling) == []
 
 
@@ -104,6 +104,14 @@ def test_heldout_of_a_single_task_is_heard_too():
 
 def test_null_in_the_metrics_file_is_not_a_number():
     assert [a.name for a in alarms_in(history(grad_norm=falls(0.4, None)))] == ["not_a_number"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"), [(0.05, "nearly all wrong"), (0.95, "nearly all right"), (0.5, "group: 100%")]
+)
+def test_no_signal_says_which_way(accuracy, words):
+    rows = history(no_signal=falls(0.3, 1.0), reward__accuracy=lambda s: accuracy)
+    assert words in next(alarm.text for alarm in alarms_in(rows) if alarm.name == "no_signal")
 
 
 def test_an_alarm_rings_again_only_after_a_quiet_spell():

@@ -22,14 +22,21 @@ ROW = {
 }  # fmt: skip
 HELDOUT = {"heldout/all": 0.61, "heldout/all_low": 0.56, "heldout/all_high": 0.66}
 TIMINGS = {"seconds": 3.0, "tokens_per_second": 15200.0, "usd": 0.0001, "kwh": 0.0002}
+
+
+def score(metric, when, value, low, high):
+    named = {"suite": "all", "metric": metric, "when": when, "value": value, "low": low, "high": high}
+    return named | {"n": 400, "k": 16, "seed": 0}
+
+
 SUMMARY = {
     "seconds": 400.0,
     "evals": [
-        {"suite": "all", "metric": "pass@1", "when": "before", "value": 0.2, "low": 0.17, "high": 0.23, "n": 400, "k": 16, "seed": 0},
-        {"suite": "all", "metric": "pass@1", "when": "after", "value": 0.9, "low": 0.87, "high": 0.93, "n": 400, "k": 16, "seed": 0},
-        {"suite": "all", "metric": "mean_tokens", "when": "after", "value": 70.0, "low": None, "high": None, "n": 400, "seed": 0},
+        score("pass@1", "before", 0.2, 0.17, 0.23),
+        score("pass@1", "after", 0.9, 0.87, 0.93),
+        score("mean_tokens", "after", 70.0, None, None),
     ],
-}  # fmt: skip
+}
 
 
 def screen(reporter: LiveReporter, width: int = 80) -> str:

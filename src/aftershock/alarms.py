@@ -100,7 +100,7 @@ def _start_and_now(rows: Sequence[Row], name: str) -> tuple[float, float] | None
 
 
 def _entropy_collapse(rows: Sequence[Row]) -> str | None:
-    levels = _start_and_now(rows, "entropy")
+    levels = _start_and_now(rows, "entropy") if "reward" in rows[-1] else None  # in pretraining it is meant to fall
     if levels is None or levels[0] < MIN_START or levels[1] > 0.1 * levels[0]:
         return None
     if (_now(rows, "reward/accuracy") or 0.0) >= 0.9:  # nearly all solved: certainty is what was wanted
@@ -150,7 +150,8 @@ def _no_signal(rows: Sequence[Row]) -> str | None:
     if not flat and (share is None or share < 0.9):
         return None
     accuracy = _now(rows, "reward/accuracy")
-    side = "" if accuracy is None else " (nearly all right)" if accuracy > 0.5 else " (nearly all wrong)"
+    ends = ((0.0, 0.1, " (nearly all wrong)"), (0.9, 1.0, " (nearly all right)"))
+    side = next((words for low, high, words in ends if accuracy is not None and low <= accuracy <= high), "")
     return (
         f"Rewards no longer differ within a group{side}: "
         + (f"{share:.0%} of groups carry no signal. " if share is not None else f"their spread is {spread:.4f}. ")

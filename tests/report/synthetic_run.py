@@ -183,6 +183,9 @@ def build(folder: Path, steps: int = 120, finished: bool = True, problems: int =
     """Write a run with one RL stage; unfinished, it stops half-way as a killed run would."""
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
+    facts = summary([])
+    begun = {"name": facts["run"], "versions": facts["versions"], "hardware": facts["hardware"]}
+    (folder / "run.json").write_text(json.dumps(begun))
     (folder / "recipe.toml").write_text(RECIPE.format(steps=steps), encoding="utf-8")
     done = steps if finished else steps // 2
     rows = [metrics_row(step, rng, step % 10 == 0) for step in range(1, done + 1)]

@@ -170,6 +170,7 @@ def test_unfinished_run_shows_what_there_is(tmp_path):
     assert "unfinished: step 10 of 20" in words
     assert "summary.json is not there" in words
     assert "stages/zero/eval-after.jsonl.gz is not there" in words
+    assert "2-core laptop CPU" in words  # known from the first moment on
     assert "31 s" in words  # ten steps of 3.1 s
     assert "Accuracy" in words
 

@@ -13,6 +13,7 @@ from aftershock.errors import RunError
 
 Row = dict[str, Any]
 
+BEGUN = {"run": "name", "versions": "versions", "hardware": "hardware"}
 MAX_ROLLOUT_FILES = 200  # evenly spread over the stage, so that a long run's report is still made in a minute
 MAX_HASHED_BYTES = 2 * 1024**3
 
@@ -61,7 +62,7 @@ def read(folder: Path) -> RunFiles:
     if not folder.is_dir():
         raise RunError(f"run folder {str(folder)!r} does not exist: give the folder named by --out")
     missing: list[str] = []
-    summary = _json(folder / "summary.json", missing)
+    summary = _begun(folder, missing) | _json(folder / "summary.json", missing)
     recipe_text, recipe = _recipe(folder / "recipe.toml", missing)
     metrics = _lines(folder / "metrics.jsonl", missing)
     timings = _lines(folder / "timings.jsonl", missing)
@@ -71,6 +72,12 @@ def read(folder: Path) -> RunFiles:
         _stage(folder, name, summary, recipe, metrics, timings, missing) for name in _names(summary, recipe, metrics)
     ]
     return RunFiles(folder, summary, recipe_text, recipe, stages, missing)
+
+
+def _begun(folder: Path, missing: list[str]) -> dict[str, Any]:
+    """Return what run.json knows from the first moment on, under the names that summary.json will give it."""
+    facts = _json(folder / "run.json", missing)
+    return {key: facts[name] for key, name in BEGUN.items() if name in facts}
 
 
 def _names(summary: dict[str, Any], recipe: dict[str, Any], metrics: list[Row]) -> list[str]:
@@ -178,11 +185,13 @@ def _row(line: str) -> Row | None:
 
 
 def rollout_rows(stage: StageFiles, missing: list[str]) -> Iterator[Row]:
-    """Yield the rows of a stage's rollouts, file by file; of more than `MAX_ROLLOUT_FILES` files an even choice."""
+    """Yield the rows of a stage's rollouts, file by file; of more than `BEGUN = {"run": "name", "versions": "versions", "hardware": "hardware"}
+MAX_ROLLOUT_FILES` files an even choice."""
     paths = sorted((stage.folder / "rollouts").glob("*.jsonl.gz"))
     if not paths:
         missing.append(f"stages/{stage.name}/rollouts is not there")
-    stride = -(-len(paths) // MAX_ROLLOUT_FILES) or 1
+    stride = -(-len(paths) // BEGUN = {"run": "name", "versions": "versions", "hardware": "hardware"}
+MAX_ROLLOUT_FILES) or 1
     for path in paths[::stride]:
         yield from _lines(path, missing)
 
