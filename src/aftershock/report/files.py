@@ -185,13 +185,11 @@ def _row(line: str) -> Row | None:
 
 
 def rollout_rows(stage: StageFiles, missing: list[str]) -> Iterator[Row]:
-    """Yield the rows of a stage's rollouts, file by file; of more than `BEGUN = {"run": "name", "versions": "versions", "hardware": "hardware"}
-MAX_ROLLOUT_FILES` files an even choice."""
+    """Yield the rows of a stage's rollouts, file by file; of more than `MAX_ROLLOUT_FILES` files an even choice."""
     paths = sorted((stage.folder / "rollouts").glob("*.jsonl.gz"))
     if not paths:
         missing.append(f"stages/{stage.name}/rollouts is not there")
-    stride = -(-len(paths) // BEGUN = {"run": "name", "versions": "versions", "hardware": "hardware"}
-MAX_ROLLOUT_FILES) or 1
+    stride = -(-len(paths) // MAX_ROLLOUT_FILES) or 1
     for path in paths[::stride]:
         yield from _lines(path, missing)
 
