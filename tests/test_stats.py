@@ -16,7 +16,7 @@ ANSWERS = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans
 
 def judged(pairs):
     """Make equal answers equally right, as they are of one problem; no answer is wrong."""
-    right = {answer: truth for answer, truth in pairs}
+    right = dict(pairs)
     return [answer for answer, _ in pairs], [answer is not None and right[answer] for answer, _ in pairs]
 
 

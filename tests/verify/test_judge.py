@@ -20,7 +20,7 @@ from aftershock.verify.judge import Judge
 
 NASTY = task(f"{Path(__file__).parent / 'nasty.py'}:Nasty")
 PROBLEM = NASTY.draw("train", 0)
-BEARING = RewardTable(max_unverifiable=1.0, timeout_seconds=0.5)
+BEARING = RewardTable(max_unverifiable=1.0, timeout_seconds=1.0)
 
 
 def completion(text, finish="stop", tokens=3):
@@ -62,8 +62,8 @@ def judge():
     ("deed", "reason"),
     [
         ("raise", "KeyError: 'lost' (nasty.py:"),
-        ("loop", "timed out after 0.5 s"),
-        ("hold", "timed out after 0.5 s"),
+        ("loop", "timed out after 1 s"),
+        ("hold", "timed out after 1 s"),
         ("exit", "the check's process ended itself with status 3"),
         ("crash", "the check's process was ended by SIGSEGV"),
         ("quit", "SystemExit: goodbye"),
@@ -117,8 +117,8 @@ def test_what_a_late_check_started_dies_with_it(judge, tmp_path):
 
 
 def test_slow_checks_in_a_row_each_have_their_own_time(judge):
-    """Seven naps of 0.1 s are past the limit of one check together, and none is late."""
-    assert outcomes(judge.judge([says("nap:0.1")] * 7)) == ["right"] * 7
+    """Seven naps of 0.2 s are past the limit of one check together, and none is late."""
+    assert outcomes(judge.judge([says("nap:0.2")] * 7)) == ["right"] * 7
 
 
 def test_past_the_bearable_share_the_cause_is_raised_at_once(judge):

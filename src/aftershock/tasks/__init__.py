@@ -2,6 +2,6 @@
 
 from aftershock.tasks.base import Problem, Split, Task
 from aftershock.tasks.registry import Spec, from_spec, names, task
-from aftershock.tasks.validate import Report, validate
+from aftershock.tasks.validate import Report
 
-__all__ = ["Problem", "Report", "Spec", "Split", "Task", "from_spec", "names", "task", "validate"]
+__all__ = ["Problem", "Report", "Spec", "Split", "Task", "from_spec", "names", "task"]

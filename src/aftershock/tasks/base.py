@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aftershock.address import generator
-from aftershock.errors import AftershockError
+from aftershock.errors import TaskError
 from aftershock.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Task(ABC):
             problem = self.make(generator(seed, "task", self.name, self.difficulty, split, index, attempt))
             if self.split_of(problem) == split:
                 return problem
-        raise AftershockError(
+        raise TaskError(
             f"task {self.name!r} at difficulty {self.difficulty} gave no {split} problem in 1000 draws: "
             "its problems are too few; raise the difficulty"
         )
