@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import mmap
 import os
 import pickle
 import selectors
@@ -18,6 +19,7 @@ from typing import Any
 from aftershock.errors import VerifierError
 from aftershock.verify.channel import Channel
 from aftershock.verify.verdict import Verdict
+from aftershock.verify.worker import PROGRESS
 
 Job = tuple[int, Any, str]  # which task, the problem, the answer to check
 
@@ -25,7 +27,7 @@ START_SECONDS = 120.0  # for a worker to import the tasks: reasoning-gym takes s
 _HAND_OVER_SECONDS = 30.0
 _KILL_SECONDS = 10.0
 _IMPORTABLE = "a task must be importable: put it in a file of its own and name it as path/to/file.py:Class"
-_CHUNK = 64  # jobs sent at once: enough to hide the round trip, few enough to share the work out
+_CHUNK = 1024  # jobs sent at once: on a busy machine each round trip waits twice for a turn of the processor
 
 
 class Worker:
@@ -35,14 +37,16 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._seconds = seconds
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        code = f"from aftershock.verify.worker import main; main({theirs.fileno()})"
-        with theirs:
+        with theirs, tempfile.TemporaryFile() as shared:
+            shared.truncate(PROGRESS.size)
+            self._progress = mmap.mmap(shared.fileno(), PROGRESS.size)
+            code = f"from aftershock.verify.worker import main; main({theirs.fileno()}, {shared.fileno()})"
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), shared.fileno()],
                 start_new_session=True,  # so that what a check started is killed with it
                 env=os.environ
                 | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -51,7 +55,8 @@ class Worker:
         self.ready = False
         self.retired = False
         self.pending: deque[int] = deque()
-        self.deadline = time.monotonic() + START_SECONDS
+        self._received = 0
+        self._clock_from = time.monotonic()
         with contextlib.suppress(EOFError):  # met again, and explained, when its first message is read
             self.channel.send(setup, _HAND_OVER_SECONDS)
 
@@ -60,12 +65,27 @@ class Worker:
         """The process's id, which is also its process group's."""
         return self._process.pid
 
+    @property
+    def deadline(self) -> float:
+        """When what it does now must have ended, on the monotonic clock; an idle worker has all the time there is."""
+        if not self.ready:
+            return self._clock_from + START_SECONDS
+        if not self.pending:
+            return float("inf")
+        return max(self._clock_from, PROGRESS.unpack_from(self._progress)[1]) + self._seconds
+
+    @property
+    def under_way(self) -> int:
+        """Where in `pending` the check stands that was begun last; those before it are done, though not yet sent."""
+        place = PROGRESS.unpack_from(self._progress)[0] - self._received
+        return place if 0 <= place < len(self.pending) else 0
+
     def hand_over(self, numbers: Sequence[int], jobs: Sequence[Job]) -> None:
         """Send the jobs of these numbers to an idle worker; the clock of the first starts."""
         self.pending.extend(numbers)
+        self._clock_from = time.monotonic()
         with contextlib.suppress(EOFError):  # as above
             self.channel.send(pickle.dumps([jobs[number] for number in numbers]), _HAND_OVER_SECONDS)
-        self.deadline = time.monotonic() + self._seconds
 
     def collect(self) -> list[tuple[int, Verdict]]:
         """Return the verdicts that have come in; EOFError where the process is gone."""
@@ -74,12 +94,12 @@ class Worker:
             if self.ready and not message:
                 self.retired = True
             elif self.ready:
-                verdicts.append((self.pending.popleft(), Verdict(*json.loads(message))))
+                verdicts += [(self.pending.popleft(), Verdict(*fields)) for fields in json.loads(message)]
             elif message:
                 raise VerifierError(f"a check worker could not load the tasks:\n{message.decode()}{_IMPORTABLE}")
             else:
                 self.ready = True
-            self.deadline = time.monotonic() + self._seconds
+        self._received += len(verdicts)
         return verdicts
 
     def kill(self) -> int:
@@ -147,18 +167,13 @@ class Pool:
 
     def _wait(self) -> list[int]:
         """Return the slots of workers with news or past their deadline; an idle worker has no deadline."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             for slot, worker in enumerate(self._workers):
                 selector.register(worker.channel, selectors.EVENT_READ, slot)
-            deadlines = [worker.deadline for worker in self._workers if worker.pending or not worker.ready]
-            seconds = min(deadlines, default=0.0) - time.monotonic()
-            heard = [key.data for key, _ in selector.select(max(0.0, seconds))]
+            seconds = min(worker.deadline for worker in self._workers) - time.monotonic()
+            heard = [key.data for key, _ in selector.select(max(0.0, min(seconds, START_SECONDS)))]
         now = time.monotonic()
-        late = [
-            slot
-            for slot, worker in enumerate(self._workers)
-            if slot not in heard and (worker.pending or not worker.ready) and now >= worker.deadline
-        ]
+        late = [slot for slot, worker in enumerate(self._workers) if slot not in heard and now >= worker.deadline]
         return heard + late
 
     def _attend(self, slot: int, waiting: deque[int], done: Callable[[int, Verdict], None]) -> None:
@@ -166,28 +181,28 @@ class Pool:
         try:
             verdicts = worker.collect()
         except EOFError:
-            self._replace(slot, waiting, done)
+            ending = _ending(worker.kill())
+            self._replace(slot, waiting, done, None if worker.retired else f"the check's process {ending}")
             return
         for number, verdict in verdicts:
             done(number, verdict)
         if not verdicts and time.monotonic() >= worker.deadline:
-            self._replace(slot, waiting, done, f"timed out after {self._seconds:g} s")
+            worker.kill()
+            late = time.monotonic() >= worker.deadline  # else it went on to its next check before it was killed
+            self._replace(slot, waiting, done, f"timed out after {self._seconds:g} s" if late else None)
 
     def _replace(
-        self, slot: int, waiting: deque[int], done: Callable[[int, Verdict], None], reason: str | None = None
+        self, slot: int, waiting: deque[int], done: Callable[[int, Verdict], None], reason: str | None
     ) -> None:
-        """Put a new worker in the place of a late or lost one; the check that was under way is unverifiable."""
+        """Put a new worker in a killed one's place; with a `reason`, the check under way is unverifiable for it."""
         worker = self._workers[slot]
-        status = worker.kill()
         if not worker.ready:
-            raise VerifierError(
-                f"a check worker {reason or _ending(status)} before it was ready:\n{worker.last_words()}"
-            )
+            raise VerifierError(f"no check worker could start; one {reason}:\n{worker.last_words()}")
         self._workers[slot] = Worker(self._setup, self._seconds)
-        culprit = worker.pending.popleft() if worker.pending and not worker.retired else None
-        waiting.extendleft(reversed(worker.pending))
-        if culprit is not None:
-            done(culprit, Verdict("unverifiable", reason or f"the check's process {_ending(status)}"))
+        culprit = worker.pending[worker.under_way] if reason and worker.pending else None
+        waiting.extendleft(number for number in reversed(worker.pending) if number != culprit)
+        if reason and culprit is not None:
+            done(culprit, Verdict("unverifiable", reason))
 
     def _drop_busy(self) -> None:
         """After a run that was cut short: workers that still owe verdicts would give them to the next run."""

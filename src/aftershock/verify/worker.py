@@ -6,13 +6,17 @@ code of the user may. What a check prints is thrown away. Imports here stay ligh
 
 import contextlib
 import json
+import mmap
 import os
 import pickle
 import resource
 import signal
 import socket
+import struct
 import sys
+import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from aftershock.verify.channel import Channel
@@ -22,16 +26,21 @@ CHECK_MEMORY = 1 << 30  # bytes that checks may take beyond what loading the tas
 GRACE_SECONDS = 2.0  # the judge kills a late worker; past this long more, a worker without a judge ends itself
 _LONGEST_TEXT = 2000  # characters kept of a reason or an extracted answer
 _SEND_SECONDS = 60.0
+_FLUSH_SECONDS = 0.01  # verdicts go out together, or each would wake the judge
+
+# What a worker writes down before each check, in memory it shares with the judge: how many checks it began before
+# this one, and when it began this one on the machine's monotonic clock.
+PROGRESS = struct.Struct("qd")
 
 
-def main(descriptor: int) -> None:
-    """Serve checks over the inherited socket `descriptor` until the other end is gone.
+def main(connection: int, progress: int) -> None:
+    """Serve checks over the inherited socket `connection` until its other end is gone; `progress` is a shared file.
 
     First message in: pickled (tasks pickled, seconds a check may take); out: "" or why the tasks could not be loaded.
-    Then in: a pickled list of (task index, problem, answer); out: one message a verdict, in order, as each is reached,
-    and "" before it ends of its own will, which it does after a check that ran out of memory.
+    Then in: a pickled list of (task index, problem, answer); out: JSON lists of verdicts, in order, and ""
+    before it ends of its own will, which it does after a check that ran out of memory.
     """
-    channel = Channel(socket.socket(fileno=descriptor))
+    channel = Channel(socket.socket(fileno=connection))
     with contextlib.suppress(EOFError):
         packed, seconds = pickle.loads(channel.receive())
         try:
@@ -41,9 +50,52 @@ def main(descriptor: int) -> None:
             return
         _settle_in()
         channel.send(b"", _SEND_SECONDS)
+        _Server(channel, tasks, mmap.mmap(progress, PROGRESS.size), seconds).serve()
+
+
+class _Server:
+    """Checks answers and sends verdicts on."""
+
+    def __init__(self, channel: Channel, tasks: Sequence[Any], progress: mmap.mmap, seconds: float) -> None:
+        self._channel = channel
+        self._tasks = tasks
+        self._progress = progress
+        self._seconds = seconds
+        self._begun = 0
+        self._unsent: list[tuple[str, str, str]] = []
+        self._sent_at = 0.0
+
+    def serve(self) -> None:
+        """Take batch after batch; ends by EOFError, or after a check that ran out of memory."""
         while True:
-            for index, problem, answer in pickle.loads(channel.receive()):
-                _answer(channel, tasks[index], problem, answer, seconds)
+            for index, problem, answer in pickle.loads(self._channel.receive()):
+                verdict = self._check(index, problem, answer)
+                reached = (
+                    verdict.outcome,
+                    verdict.reason[:_LONGEST_TEXT],
+                    (verdict.extracted or answer)[:_LONGEST_TEXT],
+                )
+                self._unsent.append(reached)
+                if verdict.reason.startswith("MemoryError"):  # what the check holds on to would starve the next one
+                    self._send()
+                    self._channel.send(b"", _SEND_SECONDS)
+                    return
+                if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
+                    self._send()
+            self._send()
+
+    def _check(self, index: int, problem: Any, answer: str) -> Verdict:
+        PROGRESS.pack_into(self._progress, 0, self._begun, time.monotonic())
+        self._begun += 1
+        signal.setitimer(signal.ITIMER_REAL, self._seconds + GRACE_SECONDS)
+        verdict = judge_one(self._tasks[index], problem, answer)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return verdict
+
+    def _send(self) -> None:
+        if self._unsent:
+            self._channel.send(json.dumps(self._unsent).encode(), _SEND_SECONDS)
+        self._unsent, self._sent_at = [], time.monotonic()
 
 
 def _settle_in() -> None:
@@ -64,17 +116,6 @@ def _address_space() -> int:
             return int(statm.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
-
-
-def _answer(channel: Channel, task: Any, problem: Any, answer: str, seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
-    verdict = judge_one(task, problem, answer)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    fields = (verdict.outcome, verdict.reason[:_LONGEST_TEXT], (verdict.extracted or answer)[:_LONGEST_TEXT])
-    channel.send(json.dumps(fields).encode(), _SEND_SECONDS)
-    if verdict.reason.startswith("MemoryError"):
-        channel.send(b"", _SEND_SECONDS)
-        sys.exit()  # what the check holds on to would starve the next one
 
 
 def judge_one(task: Any, problem: Any, answer: str) -> Verdict:
