@@ -52,7 +52,8 @@ def work_through(folder, pause=0.0):
             weights = found.tensors["weights"] if found else torch.zeros(100)
             for step in range(found.step if found else 0, stage.steps):
                 weights = weights * 0.9 + step + len(name)
-                time.sleep(pause)
+                if pause:
+                    time.sleep(pause)
                 part.rollouts(step + 1, [{"step": step + 1, "text": "3*7=21 对"}])
                 part.record(step + 1, {"mean": float(weights.mean())}, {}, Work(trained_tokens=10))
                 if (step + 1) % EVERY == 0:

@@ -15,6 +15,7 @@ from typing import Any
 from aftershock.errors import RunError
 
 STRAY = ".tmp-"  # what is being written carries this prefix; a killed process leaves such names behind
+STRAYS = (STRAY + "*", ".*.partial", ".*.old")  # the last two from saving a model
 
 
 @contextlib.contextmanager
@@ -125,7 +126,7 @@ def remove_folder(folder: Path) -> None:
 
 def remove_strays(folder: Path) -> None:
     """Remove what a killed process left half written in `folder` and below."""
-    for stray in list(folder.rglob(STRAY + "*")):
+    for stray in [found for pattern in STRAYS for found in folder.rglob(pattern)]:
         if stray.is_dir() and not stray.is_symlink():
             shutil.rmtree(stray, ignore_errors=True)
         else:
