@@ -24,7 +24,7 @@ from aftershock import disk, toml
 from aftershock.checkpoint import Checkpoint
 from aftershock.cost import Work
 from aftershock.errors import CheckpointError, RunError
-from aftershock.recipe import Recipe
+from aftershock.recipe import Recipe, load_recipe
 from aftershock.run import Run
 
 STEPS, EVERY = 4, 2
@@ -191,6 +191,21 @@ def test_rollouts_are_read_by_pandas_and_depend_on_the_rows_alone(tmp_path):
     frame = pandas.read_json(path, lines=True)
     assert frame.loc[0, "text"] == "对 3*7"
     assert json.loads(gzip.decompress(before))["logprobs"] == [-0.1, None]
+
+
+def test_recipe_and_task_files_in_the_folder_are_enough_to_go_on(tmp_path):
+    home = tmp_path / "home"
+    (home / "tasks").mkdir(parents=True)
+    (home / "tasks/mine.py").write_text("first = 1")
+    text = toml.write(recipe().content()).replace('"countdown"', '"tasks/mine.py:Mine"')
+    (home / "recipe.toml").write_text(text)
+    opened(tmp_path / "run", of=load_recipe(home / "recipe.toml")).__exit__()
+    assert (tmp_path / "run/tasks/mine.py").read_text() == "first = 1"
+    with opened(tmp_path / "run", resume=True, of=load_recipe(tmp_path / "run/recipe.toml")) as run:
+        assert run.notes == []
+    (home / "tasks/mine.py").write_text("first = 2")
+    with opened(tmp_path / "run", resume=True, of=load_recipe(home / "recipe.toml")) as run:
+        assert "mine.py is not as it was when the run began" in run.notes[0]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make, run and measure reasoning models the way DeepSeek-R1 did. Begin with: aftershock check",
 )
+
+
+class Tracker(StrEnum):
+    """Where else metrics can go."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    trackio = "trackio"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -68,7 +78,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder, to the same bits.")
     ] = False,
-    track: Annotated[str | None, typer.Option(help="Also send metrics to tensorboard, wandb or trackio.")] = None,
+    track: Annotated[Tracker | None, typer.Option(help="Also send metrics to tensorboard, wandb or trackio.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     as_json: Json = False,
     debug: Debug = False,

@@ -70,6 +70,7 @@ class Run:
                 disk.remove_folder(done.with_name("checkpoints"))  # a kill may have come between the two
             disk.write_json(folder / FACTS, facts)
             disk.write_bytes(folder / "recipe.toml", recipe_text.encode())
+            notes += _keep_task_files(folder, recipe)
         except BaseException:
             os.close(lock)
             raise
@@ -296,6 +297,24 @@ def _facts(folder: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any], 
     if before["fingerprint"] != facts["fingerprint"]:
         raise RunError(_changed(folder, before["recipe"], recipe.content()))
     return facts, _version_notes(before["versions"], versions())
+
+
+def _keep_task_files(folder: Path, recipe: Recipe) -> list[str]:
+    """Keep a user's task files beside recipe.toml, so that the two say all of what was run; note those changed since.
+
+    Only those named by a path below the recipe's own folder; what they import is not followed.
+    """
+    notes = []
+    named = {table.name.rpartition(":")[0] for stage in recipe.stage.values() for table in stage.tasks}
+    for name in sorted(name for name in named if name.endswith(".py") and ".." not in Path(name).parts):
+        source, kept = recipe.folder / name, folder / name
+        if Path(name).is_absolute() or not source.is_file():
+            continue
+        if not kept.exists():
+            disk.write_bytes(kept, source.read_bytes())
+        elif kept.read_bytes() != source.read_bytes():
+            notes.append(f"{source} is not as it was when the run began ({kept}): what follows may differ")
+    return notes
 
 
 def _changed(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str:
