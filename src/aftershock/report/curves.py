@@ -26,6 +26,7 @@ class StepSamples:
 
     @property
     def problems(self) -> int:
+        """Of how many problems the completions are."""
         return max((len(groups) for groups in self.groups.values()), default=0)
 
 

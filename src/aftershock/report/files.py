@@ -46,14 +46,17 @@ class RunFiles:
 
     @property
     def name(self) -> str:
+        """The run's name: from the summary, else the recipe, else the folder."""
         return str(self.summary.get("run") or self.recipe.get("run", {}).get("name") or self.folder.resolve().name)
 
     @property
     def seed(self) -> int | None:
+        """The run's seed; None where neither summary nor recipe is there."""
         return self.summary.get("seed", self.recipe.get("run", {}).get("seed"))
 
     @property
     def finished(self) -> bool:
+        """Whether the summary says that every stage came to its end."""
         return bool(self.summary.get("finished"))
 
 

@@ -34,6 +34,7 @@ class Score:
 
     @property
     def is_share(self) -> bool:
+        """Whether the value is a share in [0, 1], shown in percent; else it counts tokens."""
         return self.metric != "mean_tokens"
 
     def _number(self, value: float) -> str:
