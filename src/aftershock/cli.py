@@ -105,10 +105,12 @@ def _run(
     from aftershock.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)  # refuse a wrong recipe before torch is imported
+    from aftershock import preflight
     from aftershock.pipeline import execute
     from aftershock.run import Run
     from aftershock.track import make_reporter
 
+    preflight.check(recipe)
     with Run.open(out, recipe, toml.write(recipe.content()), resume) as opened:
         reporter = make_reporter(track, out, terminal=sys.stderr.isatty() and not as_json)
         with contextlib.closing(reporter):

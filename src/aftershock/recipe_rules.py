@@ -121,9 +121,9 @@ def _tables_in(kind: Any) -> Iterator[type[BaseModel]]:
         yield from _tables_in(inner)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return `, did you mean "steps"?` for the most similar name, or nothing where none is near."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return `, did you mean "steps"?` for the most similar name, or a full stop where none is near."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f', did you mean "{found[0]}"?' if found else "."
 
 
