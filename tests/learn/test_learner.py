@@ -318,4 +318,5 @@ def test_expert_balance_is_called_once_a_step(monkeypatch):
         batches_of("dapo", 0, 20)
     )
     assert calls == [0.02]
-    assert {name: value for name, value in told.items() if "load" in name} == {"load_max_over_mean/layers.1": 1.5}
+    loads = {"load/layers.1/0": 0.5, "load/layers.1/1": 1.5, "load_max_over_mean/layers.1": 1.5}
+    assert {name: value for name, value in told.items() if "load" in name} == loads

@@ -56,17 +56,21 @@ def roll(learner, steps):
 def test_balance_moves_the_bias_and_tells_the_load():
     taught = learner()
     (told,) = roll(taught, [0])
-    loads = [value for name, value in told.items() if name.startswith("load_max_over_mean/")]
-    assert len(loads) == 1
-    assert 1 <= loads[0] <= 2
+    loads = [value for name, value in told.items() if name.startswith("load/")]
+    assert len(loads) == 4
+    assert sum(loads) == pytest.approx(4)
+    assert max(loads) == told["load_max_over_mean/model.layers.1.mlp"]
     bias = next(t for name, t in taught.model.state_dict().items() if name.endswith("e_score_correction_bias"))
     assert bias.abs().max() == pytest.approx(0.01)
 
 
-def test_old_and_reference_forwards_are_not_counted_as_load():
+def test_only_the_step_s_own_forwards_are_counted_as_load():
     counted, plain = learner(), learner()
     counted.old_logprobs(pack(samples(0), 64))
+    counted.model(torch.tensor([[1, 2, 3]]))  # what an engine does between steps
     assert roll(counted, [0]) == roll(plain, [0])
+    counted.model(torch.tensor([[1, 2, 3]]))
+    assert roll(counted, [1]) == roll(plain, [1])
 
 
 def test_resume_is_bitwise():

@@ -41,9 +41,10 @@ class _Tally:
 class Learner:
     """Trains `model` in place, by `loss` or, where it is None, by cross entropy on packed documents.
 
-    The engine may read the same model between steps. Weights stay float32; with `precision = "bfloat16"` the forward
-    and backward run under autocast and the output head in float32. `total_steps` counts optimiser steps: RL steps
-    times mini-batches. `loss.kl` > 0 keeps a frozen copy of the model, at first its weights of now, as `reference`.
+    The engine may read the same model between steps, and finds it in eval mode. Weights stay float32; with
+    `precision = "bfloat16"` the forward and backward run under autocast and the output head in float32. `total_steps`
+    counts optimiser steps: RL steps times mini-batches. `loss.kl` > 0 keeps a frozen copy of the model, at first its
+    weights of now, as `reference`.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Learner:
                 f"weight {wrong[0]!r} is {trainable(model)[wrong[0]].dtype}; training wants float32 weights: load the "
                 'model with dtype=torch.float32 and set optim.precision = "bfloat16" for speed'
             )
-        self.model = model
+        self.model = model.eval()
         self.optim = optim
         self.loss = None if loss is None else resolve(loss)
         self.total_steps = total_steps
@@ -70,16 +71,11 @@ class Learner:
         loss; grad_norm before clipping; lr; tokens that counted; entropy in nats a token; for a policy loss also
         clip_fraction, ratio_mean and ratio_max, approx_kl (old to new policy), kl (to the reference, where it is on),
         mismatch and mismatch_max (|sampler - learner| log-probability of a token); for a mixture of experts
-        load_max_over_mean/LAYER. Raises TrainingError, with the weights as they were, on batches that aren't one whole
-        pack and on a loss or gradient that isn't finite.
+        load/LAYER/EXPERT, 1 being an even share, and its largest, load_max_over_mean/LAYER. Raises TrainingError, with
+        the weights as they were, on batches that aren't one whole pack and on a loss or gradient that isn't finite.
         """
         tokens = self._check(batches)
-        self.model.train()
-        self.optimiser.zero_grad(set_to_none=True)
-        tally = _Tally(torch.zeros((), device=self.model.device))
-        for batch in batches:
-            tally.add(self._backward(batch.to(self.model.device)))
-        metrics = tally.metrics(tokens)
+        metrics = self._accumulate(batches).metrics(tokens)
         metrics |= {"grad_norm": self._clip(metrics["loss"]), "lr": self._set_rate(), "tokens": float(tokens)}
         self.optimiser.step()
         self.steps_done += 1
@@ -147,6 +143,16 @@ class Learner:
             )
         return tokens
 
+    def _accumulate(self, batches: Sequence[Batch]) -> _Tally:
+        """Leave the step's gradient in the weights. A mixture counts its load in training mode, so only here."""
+        self.optimiser.zero_grad(set_to_none=True)
+        tally = _Tally(torch.zeros((), device=self.model.device))
+        self.model.train()
+        for batch in batches:
+            tally.add(self._backward(batch.to(self.model.device)))
+        self.model.eval()
+        return tally
+
     def _forward(self, model: LanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
         half = self.optim.precision == "bfloat16"
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
@@ -155,11 +161,8 @@ class Learner:
     @torch.no_grad()
     def _spread(self, model: LanguageModel, batch: Batch) -> Tensor:
         """Return Float[total]: log-probabilities at the tokens that count, zero elsewhere, without gradient."""
-        training, device = model.training, batch.mask.device
-        batch = batch.to(model.device)
-        model.eval()  # so that a mixture doesn't count these tokens in the load it balances
-        logprobs = self._forward(model, batch)[0]
-        model.train(training)
+        device, batch = batch.mask.device, batch.to(model.device)
+        logprobs = self._forward(model.eval(), batch)[0]
         return torch.zeros(batch.mask.shape, device=model.device).masked_scatter_(batch.mask, logprobs).to(device)
 
     def _backward(self, batch: Batch) -> LossValue:
@@ -217,8 +220,9 @@ class Learner:
     def _balance(self) -> dict[str, float]:
         loads = models.balance(self.model, self.optim.balance_rate)
         # A mixture that no token passed, such as an untrained MTP module's, has no load to tell of.
-        used = {layer: load for layer, load in loads.items() if load.any()}
-        return {f"load_max_over_mean/{layer}": (load.max() / load.mean()).item() for layer, load in used.items()}
+        even = {layer: (load / load.mean()).tolist() for layer, load in loads.items() if load.any()}
+        each = {f"load/{layer}/{expert}": load for layer, shares in even.items() for expert, load in enumerate(shares)}
+        return each | {f"load_max_over_mean/{layer}": max(shares) for layer, shares in even.items()}
 
 
 def _weights(model: LanguageModel) -> dict[str, Tensor]:
