@@ -153,6 +153,24 @@ def report(
 
 
 @app.command()
+def chat(
+    model: Annotated[
+        str, typer.Argument(help="A model's folder, such as DIR/stages/NAME/model; base is the shipped one.")
+    ],
+    once: Annotated[str | None, typer.Option("--once", metavar="TEXT", help="Ask this one thing and leave.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Where an answer is cut off.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Talk with a model in the terminal; its reasoning is shown apart from its answer."""
+    with _errors(debug, as_json=False):
+        from aftershock.chat import chat as talk
+
+        talk(model, once=once, temperature=temperature, max_tokens=max_tokens, seed=seed)
+
+
+@app.command()
 def check(
     full: Annotated[bool, typer.Option("--full", help="Also try torch.compile, which takes up to a minute.")] = False,
     as_json: Json = False,
