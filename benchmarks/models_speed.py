@@ -2,8 +2,8 @@
 
     python benchmarks/models_speed.py [--threads 2] [--seconds 3]
 
-Decoding: one token a row over about 100 cached ones, float32. Training: forward and backward of the next-token loss over
-a packed row of 16,384 tokens, mean length 100; float32 and bfloat16 autocast, eager and compiled.
+Decoding: one token a row over about 100 cached ones, float32. Training: forward and backward of the next-token loss
+over a packed row of 16,384 tokens, mean length 100; float32 and bfloat16 autocast, eager and compiled.
 """
 
 import argparse
@@ -95,7 +95,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model = build(NANO, seed=0)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {arguments.threads} threads, torch {torch.__version__}")
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {arguments.threads} threads, "
+        f"torch {torch.__version__}"
+    )
     for rows in (64, 256):
         taken = seconds_each(decode_step(model.eval(), rows), arguments.seconds)
         print(f"decode {rows:4} rows: {rows / taken:8,.0f} tokens/s, {taken * 1e3:.2f} ms a step")

@@ -87,7 +87,7 @@ class LatentAttention(nn.Module):
         return self.o_proj(self._naive(q_plain, q_rope, latent, k_rope, context))
 
     def _project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the queries' two parts [batch, time, heads, ...], the latent and the shared rotated key [.., 1, rope]."""
+        """Return the queries' two parts [batch, time, heads, ..], the latent and the shared key [.., 1, rope]."""
         c = self.config
         q = self.q_proj(x) if c.q_lora_rank is None else self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
         q = q.unflatten(-1, (c.num_attention_heads, c.qk_head_dim))
@@ -107,7 +107,7 @@ class LatentAttention(nn.Module):
         return causal_attention(q, k, v, self.scale, context.packing).flatten(2)
 
     def _absorbed(self, q_plain: Tensor, q_rope: Tensor, seen: Tensor, bias: Tensor) -> Tensor:
-        """Attend in the latent's space: q W_k against the latents, then W_v on the weighted latent; `seen` [batch, length, rank + rope]."""
+        """Attend among latents: q W_k against `seen` [batch, length, rank + rope], then W_v on the mixed latent."""
         c, (batch, time, heads, _) = self.config, q_plain.shape
         weight = self.kv_b_proj.weight.to(q_plain.dtype).unflatten(0, (heads, -1))
         w_k, w_v = weight.split((c.qk_nope_head_dim, c.v_head_dim), 1)

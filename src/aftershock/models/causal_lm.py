@@ -11,7 +11,7 @@ from aftershock.errors import CheckpointError
 from aftershock.models.attention import GroupedAttention, LatentAttention
 from aftershock.models.base import KVCache, LanguageModel, Segments
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
-from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, Slots
+from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, Slots, narrowed
 from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.rope import RotaryTable
 
@@ -53,8 +53,8 @@ class Block(nn.Module):
             self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, bias=config.gated_bias)
 
     def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None = None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), context, store)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.self_attn(narrowed(self.input_layernorm(x)), context, store)
+        return x + self.mlp(narrowed(self.post_attention_layernorm(x)))
 
 
 class SharedHead(nn.Module):
@@ -178,7 +178,7 @@ class CausalLM(LanguageModel):
         return layer.predict(embed(following), hidden, self._context(tokens, segments))
 
     def mtp_logits(self, hidden: Tensor, depth: int = 1) -> Tensor:
-        """Apply MTP module `depth`'s head (the model's, unless the checkpoint has another): [..., hidden] -> [..., vocab]."""
+        """Apply MTP module `depth`'s head, mostly the model's: [..., hidden] -> [..., vocab]."""
         head = self._prediction_layer(depth).shared_head.head
         return self.logits(hidden) if head is None else head(hidden)
 

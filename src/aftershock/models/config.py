@@ -39,9 +39,9 @@ class Rope:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Rope":
-        """Read `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before); CheckpointError if impossible.
+        """Read `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before it).
 
-        Where both stand, `rope_scaling` wins, as in transformers 5.
+        Where both stand, `rope_scaling` wins, as in transformers 5. CheckpointError where a value is impossible.
         """
         source = data.get("rope_scaling") or data.get("rope_parameters") or {}
         params = {key: value for key, value in source.items() if value is not None}
@@ -104,7 +104,7 @@ class ModelConfig:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "ModelConfig":
-        """Read a `config.json`; raise CheckpointError, naming the key, where a value is missing, wrong or unsupported."""
+        """Read a `config.json`; CheckpointError, naming the key, where a value is missing, wrong or unsupported."""
         kind = data.get("model_type")
         if kind not in ARCHITECTURES:
             raise _fail("model_type", kind, f"one of {', '.join(ARCHITECTURES)}")

@@ -1,4 +1,4 @@
-"""Hugging Face folders: weights in safetensors, config, tokenizer files; read with suspicion, written whole or not at all."""
+"""Hugging Face folders: safetensors, config, tokenizer files; read with suspicion, written whole or not at all."""
 
 import json
 import os
@@ -126,9 +126,10 @@ def _differing_copies(config: ModelConfig, files: list[Any]) -> frozenset[str]:
     where = {name: f for f in files for name in f.keys()}  # noqa: SIM118
     differing = set()
     for copy, original in _copies(config).items():
-        if copy in where and original in where:
-            if not torch.equal(where[copy].get_tensor(copy), where[original].get_tensor(original)):
-                differing.add(copy)
+        if copy not in where or original not in where:
+            continue
+        if not torch.equal(where[copy].get_tensor(copy), where[original].get_tensor(original)):
+            differing.add(copy)
     if "lm_head.weight" in differing:
         raise CheckpointError(
             "config.json says tie_word_embeddings but lm_head.weight differs from model.embed_tokens.weight: "
@@ -196,8 +197,8 @@ def _shards(root: Path) -> list[Path]:
     pickles = sorted(path.name for path in root.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(
-            f"{root} holds its weights as pickles ({_shorten(pickles)}), which can run code when loaded and are refused: "
-            "convert them to safetensors"
+            f"{root} holds its weights as pickles ({_shorten(pickles)}), which can run code when loaded and are "
+            "refused: convert them to safetensors"
         )
     raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}: name a complete Hugging Face model folder")
 

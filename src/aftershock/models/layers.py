@@ -13,6 +13,12 @@ _BLOCKS = 4  # padded blocks that packed segments are sorted into by length; mor
 _SHORT = 384  # up to this length, on a CPU, plain matrix products beat the fused kernel (fivefold in bfloat16)
 
 
+def narrowed(x: Tensor) -> Tensor:
+    """Cast to autocast's dtype where autocast is on, once for all the products that read x."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32."""
 
@@ -63,6 +69,8 @@ class Packing:
         shapes, pad, filled = [], [], 0
         for chosen in lengths.argsort().chunk(_BLOCKS):
             longest = int(lengths[chosen[-1]])
+            if longest == 0:
+                continue
             steps = torch.arange(longest, device=bounds.device)
             pad.append((bounds[chosen, None] + steps).clamp(max=total - 1))
             firsts[chosen] = filled + torch.arange(len(chosen), device=bounds.device) * longest
@@ -73,7 +81,7 @@ class Packing:
         return cls(shapes, pad, firsts[owner], spans[owner], torch.arange(total, device=bounds.device) - bounds[owner])
 
     def spread(self, x: Tensor, heads: int) -> list[Tensor]:
-        """[1, total, kv heads, dim] -> one [segments, heads, longest, dim] a block, heads repeated where they are shared."""
+        """[1, total, kv heads, dim] -> one [segments, heads, longest, dim] a block; shared heads are repeated."""
         head = torch.arange(heads, device=x.device) // (heads // x.shape[2])
         rows = x.flatten(0, 2)
         indices = [(pad[:, None] * x.shape[2] + head[:, None]).flatten() for pad in self.pad]

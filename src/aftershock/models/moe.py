@@ -1,4 +1,4 @@
-"""DeepSeekMoE: a sigmoid gate with node-limited top-k, shared experts and the auxiliary-loss-free balance [V3 2.1.2]."""
+"""DeepSeekMoE: sigmoid gate with node-limited top-k, shared experts, auxiliary-loss-free balance [V3 2.1.2]."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aftershock.models.config import DeepseekConfig
-from aftershock.models.layers import GatedMLP
+from aftershock.models.layers import GatedMLP, narrowed
 
 
 class Gate(nn.Module):
@@ -59,7 +59,7 @@ class Gate(nn.Module):
 
 
 class Experts(nn.Module):
-    """The routed experts' weights, stacked: gate and up in one, [experts, 2 x inner, hidden], and down [experts, hidden, inner]."""
+    """The routed experts, stacked: gate and up in one [experts, 2 x inner, hidden], down [experts, hidden, inner]."""
 
     def __init__(self, config: DeepseekConfig) -> None:
         super().__init__()
@@ -75,12 +75,13 @@ class Experts(nn.Module):
         order = chosen.flatten().argsort(stable=True)
         token = order // chosen.shape[1]
         ends = torch.bincount(chosen.flatten(), minlength=self.down_proj.shape[0]).cumsum(0)
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        sorted_x = x.to(dtype).index_select(0, token)
+        x = narrowed(x)
+        dtype = x.dtype
+        sorted_x = x.index_select(0, token)
         gate, up = _grouped_linear(sorted_x, self.gate_up_proj.to(dtype), ends).chunk(2, -1)
         out = _grouped_linear(F.silu(gate) * up, self.down_proj.to(dtype), ends)
         out = out * weights.flatten().index_select(0, order).unsqueeze(-1).to(dtype)
-        return torch.zeros_like(x, dtype=dtype).index_add(0, token, out)
+        return torch.zeros_like(x).index_add(0, token, out)
 
 
 def _grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -111,10 +112,10 @@ class MixtureOfExperts(nn.Module):
 
 @torch.no_grad()
 def balance(model: nn.Module, rate: float) -> dict[str, Tensor]:
-    """Return each mixture's load since the last call and move its bias towards balance [V3 2.1.2, "auxiliary-loss-free"].
+    """Return each mixture's load since the last call and move its bias towards balance [V3 2.1.2].
 
     The load is Float[experts], shares that sum to 1 (all 0 where no token passed in training mode), by module name.
-    The bias of every underloaded expert rises by `rate` and that of every overloaded one falls by it, outside the gradient.
+    The bias of every underloaded expert rises by `rate`, that of every overloaded one falls by it; no gradient.
     """
     loads = {}
     for name, module in model.named_modules():

@@ -12,7 +12,7 @@ _FIRST_TABLE = 1024  # positions; tables double from here as longer sequences co
 
 
 def mscale(factor: float, weight: float) -> float:
-    """Return YaRN's magnitude correction 0.1 * weight * ln(factor) + 1 (arXiv 2309.00071, eq. 22); 1 where nothing is stretched."""
+    """Return YaRN's magnitude, 0.1 * weight * ln(factor) + 1 (arXiv 2309.00071, eq. 22); 1 if nothing is stretched."""
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
@@ -42,7 +42,7 @@ def _yarn_factor(rope: Rope, max_position: int) -> float:
 
 
 def _yarn(plain: Tensor, rope: Rope, dim: int, max_position: int) -> Tensor:
-    """NTK-by-parts (arXiv 2309.00071, eq. 17 to 19): pairs that turn often are kept, pairs that turn rarely are stretched."""
+    """NTK-by-parts (arXiv 2309.00071, eq. 17 to 19): quick pairs are kept, slow ones stretched."""
     original = rope.params["original_max_position_embeddings"]
 
     def pair_that_turns(times: float) -> float:
@@ -57,7 +57,7 @@ def _yarn(plain: Tensor, rope: Rope, dim: int, max_position: int) -> Tensor:
 
 
 def magnitude(rope: Rope, max_position: int) -> float:
-    """Return what cos and sin are multiplied by: YaRN's ratio of mscales, or 0.1 ln(factor) + 1 where they aren't given."""
+    """Return what cos and sin are multiplied by: YaRN's ratio of mscales, or 0.1 ln(factor) + 1 without them."""
     if rope.kind != "yarn":
         return 1.0
     if rope.params.get("attention_factor") is not None:
