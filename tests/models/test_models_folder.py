@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import their_class, theirs, tokens
 from safetensors.torch import load_file, save_file
+from tiny_models import their_class, theirs, tokens
 
 from aftershock.errors import CheckpointError
 from aftershock.models import build, folder, load, save

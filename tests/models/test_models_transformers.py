@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import YARN, eager, their_class, theirs, tokens
+from tiny_models import YARN, eager, their_class, theirs, tokens
 
 from aftershock.models import Segments, load, save
 
