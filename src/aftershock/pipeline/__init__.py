@@ -26,7 +26,12 @@ def execute(recipe: Recipe, run: "Run", reporter: "Reporter") -> dict[str, Any]:
             continue
         folder = run.stage(name, stage)
         context = Context(recipe, run, name, folder, reporter)
-        reporter.start(name, stage.kind, stage.steps, {"tasks": ", ".join(table.name for table in stage.tasks)})
+        reporter.start(
+            name,
+            stage.kind,
+            stage.steps,
+            {"tasks": ", ".join(table.name for table in stage.tasks), "seed": recipe.run.seed},
+        )
         evals = KINDS[stage.kind](stage, context)
         reporter.finish(name, folder.finish({"evals": evals}))
         run.write_summary()

@@ -12,6 +12,8 @@ from aftershock.text.behaviour import behaviour
 from aftershock.verify.judge import Judge
 from aftershock.verify.verdict import Reward
 
+REDRAWS = 10
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -43,8 +45,21 @@ class Measurement:
 
 
 def heldout(tasks: Sequence[Task], count: int) -> list[Problem]:
-    """Return the first `count` held-out problems of every task; the same for every run and seed."""
-    return [problem for task in tasks for problem in task.problems("heldout", count)]
+    """Return the first `count` held-out problems of every task, no two alike; the same for every run and seed.
+
+    A small family may have fewer: what `REDRAWS` draws for each wanted one did not bring is taken not to exist.
+    """
+    return [problem for task in tasks for problem in _distinct(task, count)]
+
+
+def _distinct(task: Task, count: int) -> list[Problem]:
+    found: dict[str, Problem] = {}
+    for index in range(REDRAWS * count):
+        problem = task.draw("heldout", index)
+        found.setdefault(task.content(problem), problem)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def prompt_for(tokenizer: Tokenizer, question: str) -> str:
@@ -113,8 +128,9 @@ def _flags(one: Judged, name: str) -> list[float]:
 
 
 def _majority(one: Judged, k: int) -> float:
-    kept = [r for r in one.rewards if r.counted]
-    return majority_at_k([r.verdict.extracted for r in kept], [r.verdict.outcome == "right" for r in kept], k)
+    """Vote among the answers; one that couldn't be judged has no vote."""
+    answers = [reward.verdict.extracted if reward.counted else None for reward in one.rewards]
+    return majority_at_k(answers, [reward.verdict.outcome == "right" for reward in one.rewards], k)
 
 
 def rows(judged: Sequence[Judged], step: int) -> list[dict]:

@@ -12,8 +12,8 @@ LEVELS = {1: (2, 9), 2: (3, 9), 3: (4, 9), 4: (5, 9), 5: (6, 20), 6: (8, 20), 7:
 LARGEST_VALUE = 99
 
 # The mix of the base corpus (docs/log.md has the trials).
-GUESSES = 0.45
-HURRIES = 0.25  # share that leave the last steps to a guess
+GUESSES = 0.5
+HURRIES = 0.28  # share that leave the last steps to a guess
 CHECKS = 0.25
 SLIPS = 0.15  # share of worked traces with one wrong step that is seen and mended
 

@@ -17,7 +17,7 @@ from aftershock.tasks.phrases import Voice, answered
 from aftershock.verify.verdict import Verdict
 
 # difficulty -> how many numbers, and the largest of them
-LEVELS = {1: (3, 10), 2: (3, 20), 3: (3, 50), 4: (4, 10), 5: (4, 20), 6: (4, 50), 7: (5, 50), 8: (6, 100)}
+LEVELS = {1: (3, 9), 2: (3, 12), 3: (3, 25), 4: (4, 12), 5: (4, 25), 6: (4, 50), 7: (5, 50), 8: (6, 100)}
 TARGETS = (10, 99)
 
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -170,17 +170,11 @@ class Countdown(Task):
 
 
 # The mix of the base corpus: each behaviour is present and none is dominant (docs/log.md has the trials).
-GUESSES = 0.3
+GUESSES = 0.35
 WORKS_BACK = 0.15
-BUDGETS = (
-    (1, 0.4),
-    (2, 0.2),
-    (3, 0.1),
-    (5, 0.1),
-    (8, 0.1),
-    (16, 0.1),
-)  # tries before giving up, and their shares
-LARGEST_TRY = 150  # a try above this is not worth writing down
+# Tries before giving up, and their shares.
+BUDGETS = {1: 0.45, 2: 0.2, 3: 0.1, 5: 0.08, 8: 0.07, 16: 0.1}
+LARGEST_TRY = 120  # a try above this is not worth writing down
 CHECKS = 0.3  # share of found solutions that are worked through again before they are given
 
 
@@ -192,7 +186,7 @@ def _ask(numbers: list[int], target: int, language: str, rng: random.Random) -> 
 
 
 def _budget(rng: random.Random) -> int:
-    return rng.choices([tries for tries, _ in BUDGETS], [share for _, share in BUDGETS])[0]
+    return rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
 
 
 def _guess(problem: Problem, voice: Voice, rng: random.Random) -> str:
@@ -215,7 +209,7 @@ def _try_forward(problem: Problem, voice: Voice, rng: random.Random) -> str:
     """Try expressions, those near the target first, each worked out and judged too big or too small."""
     numbers, target = tuple(sorted(problem.data["numbers"])), problem.data["target"]
     options = [node for node in three_number_expressions(numbers) if node.value <= LARGEST_TRY]
-    width = rng.choice((4.0, 8.0, 16.0))
+    width = rng.choice((2.0, 5.0, 12.0))
     text = ""
     last = options[0]
     for _ in range(_budget(rng)):

@@ -15,14 +15,9 @@ from aftershock.verify.verdict import Verdict
 LEVELS = {1: (3, 7), 2: (4, 12), 3: (5, 19), 4: (7, 31), 5: (11, 99)}
 
 # The mix of the base corpus (docs/log.md has the trials).
-GUESSES = 0.4
-BUDGETS = (
-    (1, 0.45),
-    (2, 0.2),
-    (3, 0.15),
-    (5, 0.08),
-    (20, 0.12),
-)  # candidates before giving up, and their shares
+GUESSES = 0.45
+# Candidates before giving up, and their shares.
+BUDGETS = {1: 0.5, 2: 0.2, 3: 0.12, 5: 0.06, 20: 0.12}
 CHECKS = 0.25
 
 
@@ -73,7 +68,7 @@ class Remainders(Task):
             return answered(rng.choice(("", voice().guess)), str(rng.randrange(1, a * b)))
         if a > b:
             (a, r), (b, s) = (b, s), (a, r)
-        budget = rng.choices([tries for tries, _ in BUDGETS], [share for _, share in BUDGETS])[0]
+        budget = rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
         text, candidate = "", s or b
         for _ in range(budget):
             text += f"{candidate}%{a}={candidate % a}"

@@ -1,0 +1,69 @@
+"""The corpus is a pure function of its addresses, is made of train problems only, and says what it should."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aftershock.errors import RecipeError
+from aftershock.pipeline.corpus import documents, draw_problems, texts
+from aftershock.tasks import task
+from aftershock.text import train_tokenizer, zero_prompt
+from aftershock.text.reasoning import split
+
+TASKS = [task(name, 1, ("en", "zh")) for name in ("countdown", "arithmetic", "remainders")]
+WEIGHTS = [2.0, 1.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer((zero_prompt(q) + c for q, c in texts(TASKS, WEIGHTS, 300, "vocabulary")), 400)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**40), short=st.integers(1, 10), more=st.integers(0, 10))
+def test_a_longer_draw_begins_with_the_shorter_one(seed, short, more):
+    whole = draw_problems(TASKS, WEIGHTS, short + more, seed, "zero", 3)
+    assert whole[:short] == draw_problems(TASKS, WEIGHTS, short, seed, "zero", 3)
+    assert all(chosen.split_of(problem) == "train" for chosen, problem in whole)
+
+
+def test_weights_are_shares_of_the_draw():
+    drawn = [chosen.name for chosen, _ in draw_problems(TASKS, WEIGHTS, 1200, 0, "shares")]
+    assert 0.44 < drawn.count("countdown") / 1200 < 0.56
+
+
+def test_documents_end_with_the_end_token_and_differ_by_step(tokenizer):
+    found = documents(TASKS, WEIGHTS, tokenizer, 3000, 0, "base", "train", 1)
+    assert found == documents(TASKS, WEIGHTS, tokenizer, 3000, 0, "base", "train", 1)
+    assert found != documents(TASKS, WEIGHTS, tokenizer, 3000, 0, "base", "train", 2)
+    assert all(document[0] == tokenizer.bos and document[-1] == tokenizer.eos for document in found)
+    assert 3000 <= sum(map(len, found)) < 3000 + max(map(len, found))
+
+
+def test_traces_are_in_the_format_that_is_rewarded():
+    for _, completion in texts(TASKS, WEIGHTS, 300, "format"):
+        assert split(completion, prefilled=True).closed
+        assert completion.count("<answer>") == completion.count("</answer>") == 1
+
+
+def test_the_mix_of_the_corpus_is_that_of_a_base(tokenizer):
+    """Guesses, checks and retries are all there and none is everywhere; right answers are the lesser part."""
+    counts = {"empty or guess": 0, "check": 0, "retry": 0}
+    drawn = draw_problems(TASKS, WEIGHTS, 1500, "mix")
+    pairs = list(texts(TASKS, WEIGHTS, 1500, "mix"))
+    for _, completion in pairs:
+        reasoning = completion.split("</think>")[0]
+        counts["empty or guess"] += reasoning.strip() in ("", "guess", "猜")
+        counts["check"] += "check" in reasoning or "验算" in reasoning
+        counts["retry"] += any(mark in reasoning for mark in ("too big", "too small", "no;", "太大", "太小", "不对"))
+    right = sum(
+        chosen.check(problem, completion.split("<answer>")[1].removesuffix("</answer>")).outcome == "right"
+        for (chosen, problem), (_, completion) in zip(drawn, pairs)
+    )
+    assert all(0.05 < count / 1500 < 0.6 for count in counts.values()), counts
+    assert right / 1500 < 0.5
+
+
+def test_a_task_without_traces_cannot_be_pretrained_on():
+    with pytest.raises(RecipeError, match="writes no traces"):
+        list(texts([task("gym:chain_sum")], [1.0], 1, "x"))
