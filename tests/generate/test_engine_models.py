@@ -1,0 +1,89 @@
+"""The engine over real architectures: the same completions in any batch, and log-probabilities training agrees with."""
+
+import random
+
+import pytest
+import torch
+from toy import toy_tokenizer
+
+from aftershock.generate import Engine, SamplingParams
+from aftershock.models import build
+
+torch.set_num_threads(1)
+TOKENIZER = toy_tokenizer()
+SHARED = {
+    "vocab_size": TOKENIZER.vocab_size,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,  # sharp enough that a wrong key or value would change what is drawn
+}
+CONFIGS = {
+    "deepseek_v3": SHARED
+    | {
+        "model_type": "deepseek_v3",
+        "num_key_value_heads": 4,
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 1,
+        "n_group": 2,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.0,
+        "q_lora_rank": None,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 16,
+        "num_nextn_predict_layers": 0,
+    },
+    "llama": SHARED | {"model_type": "llama", "num_key_value_heads": 2},
+}
+PROMPTS = [[TOKENIZER.bos, *random.Random(i).choices(range(8, 200), k=1 + i % 17)] for i in range(20)]
+PARAMS = SamplingParams(n=2, max_tokens=40, logit_bias={TOKENIZER.eos: 2.0})
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    return build(CONFIGS[request.param], seed=0)
+
+
+def test_a_completion_does_not_depend_on_who_shares_its_batch(model):
+    wanted = Engine(model, TOKENIZER, max_rows=64).generate(PROMPTS, PARAMS)
+    assert len({len(c.tokens) for group in wanted for c in group}) > 5
+    order = random.Random(0).sample(range(len(PROMPTS)), len(PROMPTS))
+    for max_rows in (1, 7):
+        shuffled = Engine(model, TOKENIZER, max_rows=max_rows).generate([PROMPTS[i] for i in order], PARAMS)
+        for i, group in zip(order, shuffled):
+            assert [c.tokens for c in group] == [c.tokens for c in wanted[i]]
+            for ours, theirs in zip(group, wanted[i]):
+                assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_training_forward_gives_the_same_logprobs(model):
+    for prompt, group in zip(PROMPTS, Engine(model, TOKENIZER, max_rows=16).generate(PROMPTS, PARAMS)):
+        for completion in group:
+            tokens = torch.tensor([[*prompt, *completion.tokens]])
+            logprobs = model(tokens).log_softmax(-1)[0, len(prompt) - 1 : -1]
+            wanted = logprobs.gather(-1, tokens[0, len(prompt) :, None])[:, 0]
+            assert completion.logprobs == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+def test_memory_said_is_memory_held(model):
+    held = []
+    new_cache = model.new_cache
+    model.new_cache = lambda rows, capacity: held.append(new_cache(rows, capacity)) or held[-1]
+    try:
+        engine = Engine(model, TOKENIZER, max_rows=8)
+        engine.generate(PROMPTS[:3], PARAMS)
+    finally:
+        del model.new_cache
+    longest = max(map(len, PROMPTS[:3]))
+    overhead = 8 * (PARAMS.max_tokens * 12 + TOKENIZER.vocab_size * 40)
+    # told without the number of completions, it reserves at least as many staging rows
+    assert held[0].bytes + overhead <= engine.memory(PARAMS, longest, completions=6)
