@@ -64,6 +64,17 @@ def test_partial_credit_is_wrong():
     assert 0 < float(verdict.reason.split()[1]) < 1
 
 
+def test_an_answer_that_the_dataset_cannot_read_is_wrong_and_its_own_errors_go_through(monkeypatch):
+    made = task("gym:prime_factorization")
+    problem = made.draw("train", 0)
+    verdict = made.check(problem, "two and two")
+    assert verdict.outcome == "wrong"
+    assert "can't be read" in verdict.reason
+    monkeypatch.setattr(made._dataset, "score_answer", lambda answer, entry: {}["lost"])
+    with pytest.raises(KeyError):
+        made.check(problem, problem.gold)
+
+
 def test_difficulty_is_the_level_of_the_curriculum():
     easy, hard = task("gym:chain_sum", 1), task("gym:chain_sum", 5)
     lengths = [sum(len(p.prompt) for p in made.problems("train", 20)) for made in (easy, hard)]

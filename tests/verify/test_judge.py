@@ -85,8 +85,8 @@ def test_a_bad_check_costs_only_its_own_verdict(judge, deed, reason):
     assert all(eventually_dead(pid) for pid in set(before) - set(judge.pool.pids))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(["right", "wrong", "raise", "exit", "crash", "garbage", "quit"]), max_size=12))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(["right", "wrong", "raise", "exit", "crash", "garbage", "quit"]), max_size=8))
 def test_every_rollout_gets_its_own_verdict_in_order(judge, deeds):
     expected = [deed if deed in ("right", "wrong") else "unverifiable" for deed in deeds]
     before = Counter(judge.counts)
@@ -174,9 +174,11 @@ def test_an_answer_given_before_the_cut_still_counts(judge):
 def test_a_prompt_without_think_wants_it_in_the_completion():
     with Judge([NASTY], BEARING, 100, prefilled=False) as judge:
         whole = completion("<think>done</think> <answer>right</answer>")
-        rewards = judge.judge([(PROBLEM, whole), says("right")])
-    assert [reward.parts["format"] for reward in rewards] == [1.0, 0.0]
-    assert outcomes(rewards) == ["right", "right"]
+        bare = completion("<answer>right</answer>")
+        rewards = judge.judge([(PROBLEM, whole), says("right"), (PROBLEM, bare)])
+    assert [reward.parts["format"] for reward in rewards] == [1.0, 0.0, 0.0]
+    assert outcomes(rewards) == ["right", "right", "wrong"]
+    assert "no </think>" in rewards[2].verdict.reason
 
 
 def test_threads_share_one_judge(judge):

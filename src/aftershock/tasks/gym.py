@@ -48,15 +48,22 @@ class GymTask(Task):
         return f"{self.name}:{problem.prompt}"
 
     def check(self, problem: Problem, answer: str) -> Verdict:
-        """Right at a score of 1 or more by the dataset's own `score_answer`, else wrong."""
+        """Right at a score of 1 or more by the dataset's own `score_answer`, else wrong.
+
+        So is an answer that it can't read: `score_answer` then raises ValueError or SyntaxError, as parsers do. Any
+        other error is the dataset's own and goes through.
+        """
         entry = self._entry(problem.data["entry"])
         if entry["question"] != problem.prompt:
             raise TaskError(
                 f"problem {problem.id!r} of {self.name} comes out otherwise than when it was drawn: "
                 "another version of reasoning-gym, or a dataset that is not reproducible"
             )
-        with _addressed(self.name, "score", problem.data["entry"]):
-            score = float(self._dataset.score_answer(answer, entry))
+        try:
+            with _addressed(self.name, "score", problem.data["entry"]):
+                score = float(self._dataset.score_answer(answer, entry))
+        except (ValueError, SyntaxError) as error:
+            return Verdict("wrong", f"can't be read: {error}", answer)
         return Verdict("right" if score >= 1.0 else "wrong", f"scores {score:g} of 1", answer)
 
     def perturb(self, problem: Problem, rng: random.Random) -> str:

@@ -160,7 +160,8 @@ class Pool:
         self._workers = []
 
     def _feed(self, jobs: Sequence[Job], waiting: deque[int]) -> None:
-        share = max(1, min(_CHUNK, len(waiting) // (2 * len(self._workers))))
+        # One worker takes all; of several each takes less than its share, so that none is left with the last long ones.
+        share = max(1, min(_CHUNK, len(waiting) // (2 * len(self._workers) - 1)))
         for worker in self._workers:
             if waiting and worker.ready and not worker.retired and not worker.pending:
                 worker.hand_over([waiting.popleft() for _ in range(min(share, len(waiting)))], jobs)
