@@ -23,7 +23,7 @@ class _Select(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         total = logits.logsumexp(-1)
         ctx.save_for_backward(logits, targets, total)
-        entropy = total - ((logits - total[:, None]).exp_() * logits).sum(-1)
+        entropy = total - (logits - total[:, None]).exp_().mul_(logits).sum(-1)
         ctx.mark_non_differentiable(entropy)
         return logits.gather(-1, targets[:, None])[:, 0] - total, entropy
 
