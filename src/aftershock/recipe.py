@@ -96,6 +96,7 @@ class PretrainStage(_Table):
     tasks: tuple[TaskTable, ...]
     steps: int = Field(..., ge=1)
     tokens_per_step: int = Field(16384, ge=64)
+    thorough: float = Field(0.0, ge=0, le=1)  # share of traces that take no short cut; the rest are the base's own mix
     optim: OptimTable = OptimTable()
     eval: EvalTable = EvalTable()
     max_tokens: int = Field(256, ge=1)  # of an evaluation's completion

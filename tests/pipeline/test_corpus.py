@@ -5,18 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftershock.errors import RecipeError
-from aftershock.pipeline.corpus import documents, draw_problems, texts
+from aftershock.pipeline.corpus import Corpus, documents, draw_problems, pack_traces, texts
 from aftershock.tasks import task
 from aftershock.text import train_tokenizer, zero_prompt
 from aftershock.text.reasoning import split
 
 TASKS = [task(name, 1, ("en", "zh")) for name in ("countdown", "arithmetic", "remainders")]
 WEIGHTS = [2.0, 1.0, 1.0]
+CORPUS = Corpus(TASKS, WEIGHTS)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer((zero_prompt(q) + c for q, c in texts(TASKS, WEIGHTS, 300, "vocabulary")), 400)
+    return train_tokenizer((zero_prompt(q) + c for q, c in texts(CORPUS, 300, "vocabulary")), 400)
 
 
 @settings(max_examples=20, deadline=None)
@@ -33,15 +34,33 @@ def test_weights_are_shares_of_the_draw():
 
 
 def test_documents_end_with_the_end_token_and_differ_by_step(tokenizer):
-    found = documents(TASKS, WEIGHTS, tokenizer, 3000, 0, "base", "train", 1)
-    assert found == documents(TASKS, WEIGHTS, tokenizer, 3000, 0, "base", "train", 1)
-    assert found != documents(TASKS, WEIGHTS, tokenizer, 3000, 0, "base", "train", 2)
-    assert all(document[0] == tokenizer.bos and document[-1] == tokenizer.eos for document in found)
-    assert 3000 <= sum(map(len, found)) < 3000 + max(map(len, found))
+    found = documents(CORPUS, tokenizer, 3000, 0, "base", "train", 1)
+    assert found == documents(CORPUS, tokenizer, 3000, 0, "base", "train", 1)
+    assert found != documents(CORPUS, tokenizer, 3000, 0, "base", "train", 2)
+    assert all(tokens[0] == tokenizer.bos and tokens[-1] == tokenizer.eos for tokens, _ in found)
+    sizes = [len(tokens) for tokens, _ in found]
+    assert 3000 <= sum(sizes) < 3000 + max(sizes)
+
+
+def test_the_loss_is_on_completions_only(tokenizer):
+    found = documents(CORPUS, tokenizer, 500, 0, "base", "train", 1)
+    (batch,) = pack_traces(found, 4096)
+    kept = batch.tokens[batch.mask].tolist()
+    assert kept == [token for tokens, prompt in found for token in tokens[prompt:]]
+    assert tokenizer.encode("<think>")[0] not in kept
+
+
+def test_thorough_traces_take_no_short_cut():
+    pairs = list(texts(Corpus(TASKS, WEIGHTS, thorough=1.0), 300, "mix"))
+    assert not any(completion.startswith(("</think>", " guess", "猜")) for _, completion in pairs)
+    drawn = draw_problems(TASKS, WEIGHTS, 300, "mix")
+    answers = [completion.split("<answer>")[1].removesuffix("</answer>") for _, completion in pairs]
+    right = [t.check(p, answer).outcome == "right" for (t, p), answer in zip(drawn, answers)]
+    assert sum(right) / 300 > 0.85
 
 
 def test_traces_are_in_the_format_that_is_rewarded():
-    for _, completion in texts(TASKS, WEIGHTS, 300, "format"):
+    for _, completion in texts(CORPUS, 300, "format"):
         assert split(completion, prefilled=True).closed
         assert completion.count("<answer>") == completion.count("</answer>") == 1
 
@@ -50,7 +69,7 @@ def test_the_mix_of_the_corpus_is_that_of_a_base(tokenizer):
     """Guesses, checks and retries are all there and none is everywhere; right answers are the lesser part."""
     counts = {"empty or guess": 0, "check": 0, "retry": 0}
     drawn = draw_problems(TASKS, WEIGHTS, 1500, "mix")
-    pairs = list(texts(TASKS, WEIGHTS, 1500, "mix"))
+    pairs = list(texts(CORPUS, 1500, "mix"))
     for _, completion in pairs:
         reasoning = completion.split("</think>")[0]
         counts["empty or guess"] += reasoning.strip() in ("", "guess", "猜")
@@ -66,4 +85,4 @@ def test_the_mix_of_the_corpus_is_that_of_a_base(tokenizer):
 
 def test_a_task_without_traces_cannot_be_pretrained_on():
     with pytest.raises(RecipeError, match="writes no traces"):
-        list(texts([task("gym:chain_sum")], [1.0], 1, "x"))
+        list(texts(Corpus([task("gym:chain_sum")], [1.0]), 1, "x"))

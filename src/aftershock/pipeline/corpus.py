@@ -2,11 +2,30 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from aftershock.address import generator
 from aftershock.errors import RecipeError
+from aftershock.learn import Batch, pack_documents
 from aftershock.tasks import Problem, Task
 from aftershock.text import Tokenizer, zero_prompt
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a corpus is drawn from: tasks with their weights, and the share of traces that are `thorough`."""
+
+    tasks: Sequence[Task]
+    weights: Sequence[float]
+    thorough: float = 0.0
+
+
+class Document(NamedTuple):
+    """Prompt, completion and end token; the first `prompt` tokens are the question's."""
+
+    tokens: list[int]
+    prompt: int
 
 
 def draw_problems(
@@ -24,34 +43,39 @@ def draw_problems(
     return drawn
 
 
-def trace(task: Task, problem: Problem, rng: random.Random) -> str:
+def trace(task: Task, problem: Problem, rng: random.Random, thorough: bool) -> str:
     """Return a trace of a problem; RecipeError where the task can't write any."""
-    text = task.trace(problem, rng)
+    text = task.trace(problem, rng, thorough)
     if text is None:
         raise RecipeError(f"task {task.name!r} writes no traces, so nothing can be pretrained on it; give it a trace()")
     return text
 
 
-def texts(
-    tasks: Sequence[Task], weights: Sequence[float], count: int, *address: int | str
-) -> Iterator[tuple[str, str]]:
+def texts(corpus: Corpus, count: int, *address: int | str) -> Iterator[tuple[str, str]]:
     """Yield `count` (question, completion) pairs at an address."""
-    for number, (task, problem) in enumerate(draw_problems(tasks, weights, count, *address)):
-        yield problem.prompt, trace(task, problem, generator(*address, number, "trace"))
+    for number, (task, problem) in enumerate(draw_problems(corpus.tasks, corpus.weights, count, *address)):
+        rng = generator(*address, number, "trace")
+        yield problem.prompt, trace(task, problem, rng, thorough=rng.random() < corpus.thorough)
 
 
-def documents(
-    tasks: Sequence[Task], weights: Sequence[float], tokenizer: Tokenizer, tokens: int, *address: int | str
-) -> list[list[int]]:
-    """Return documents (prompt, completion, end token) of about `tokens` tokens altogether at an address."""
-    found: list[list[int]] = []
+def documents(corpus: Corpus, tokenizer: Tokenizer, tokens: int, *address: int | str) -> list[Document]:
+    """Return documents of about `tokens` tokens altogether at an address."""
+    found: list[Document] = []
     size, part = 0, 0
     while size < tokens:
-        for question, completion in texts(tasks, weights, 32, *address, part):
+        for question, completion in texts(corpus, 32, *address, part):
             if size >= tokens:
                 break
-            document = [*tokenizer.encode(zero_prompt(question) + completion), tokenizer.eos]
-            found.append(document)
-            size += len(document)
+            prompt = tokenizer.encode(zero_prompt(question))
+            found.append(Document([*prompt, *tokenizer.encode(completion), tokenizer.eos], len(prompt)))
+            size += len(found[-1].tokens)
         part += 1
     return found
+
+
+def pack_traces(documents: Sequence[Document], micro_tokens: int) -> list[Batch]:
+    """Pack documents for training on what follows the prompts: a question's numbers are random, and predicting them
+    teaches nothing.
+    """
+    masks = [[position >= d.prompt for position in range(len(d.tokens))] for d in documents]
+    return pack_documents([d.tokens for d in documents], micro_tokens, masks)

@@ -58,10 +58,10 @@ class Arithmetic(Task):
         value = problem.data["value"]
         return str(rng.choice((value + 1, value - 1, value + 10, -value)))
 
-    def trace(self, problem: Problem, rng: random.Random) -> str:
+    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str:
         """Write a try: a blind guess, hurried work that guesses the end, or every step, with slips that are mended."""
         voice, steps = Voice(problem.language, rng), list(problem.data["steps"])
-        style = rng.random()
+        style = 1.0 if thorough else rng.random()
         if style < GUESSES:
             return answered(rng.choice(("", voice().guess)), str(rng.randint(1, LARGEST_VALUE)))
         if style < GUESSES + HURRIES:

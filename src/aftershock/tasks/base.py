@@ -59,12 +59,12 @@ class Task(ABC):
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         """Return an answer near the gold one that must score wrong."""
 
-    def trace(self, problem: Problem, rng: random.Random) -> str | None:
+    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str | None:
         """Return a completion for a pretraining corpus, drawn with `rng` alone; None where the task has none to offer.
 
         It goes on from a prompt that ends in `<think>`: reasoning, `</think>`, and the answer in answer tags. Its
         quality should vary, from a blind guess to search with checks, and its answer need not be right: RL can only
-        strengthen what the base does now and then.
+        strengthen what the base does now and then. With `thorough` it takes no short cut and gives up late.
         """
         return None
 

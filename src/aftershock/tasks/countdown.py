@@ -158,20 +158,22 @@ class Countdown(Task):
         ]
         return rng.choice(options)
 
-    def trace(self, problem: Problem, rng: random.Random) -> str:
-        """Write a try as the base corpus has it: a blind guess, tries forward, or work back from the target."""
+    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str:
+        """Write a try as the base corpus has it: a blind guess, tries forward, or work back from the target.
+
+        Only problems of three numbers are worked on; with more, every trace is a guess.
+        """
         voice = Voice(problem.language, rng)
-        style = rng.random()
-        if style < GUESSES or len(problem.data["numbers"]) != 3:
+        if len(problem.data["numbers"]) != 3 or (not thorough and rng.random() < GUESSES):
             return _guess(problem, voice, rng)
-        if style < GUESSES + WORKS_BACK:
-            return _work_back(problem, voice, rng)
-        return _try_forward(problem, voice, rng)
+        tries = max(BUDGETS) if thorough else rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
+        work = _work_back if rng.random() < WORKS_BACK else _try_forward
+        return work(problem, tries, voice, rng)
 
 
 # The mix of the base corpus: each behaviour is present and none is dominant (docs/log.md has the trials).
 GUESSES = 0.35
-WORKS_BACK = 0.15
+WORKS_BACK = 0.25  # share of the worked traces that begin at the target
 # Tries before giving up, and their shares.
 BUDGETS = {1: 0.45, 2: 0.2, 3: 0.1, 5: 0.08, 8: 0.07, 16: 0.1}
 LARGEST_TRY = 120  # a try above this is not worth writing down
@@ -183,10 +185,6 @@ def _ask(numbers: list[int], target: int, language: str, rng: random.Random) -> 
     if language == "zh":
         return rng.choice((f"用{listed}算出{target}。", f"用{listed}得到{target}。"))
     return rng.choice((f"Use {listed} to make {target}.", f"Make {target} from {listed}."))
-
-
-def _budget(rng: random.Random) -> int:
-    return rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
 
 
 def _guess(problem: Problem, voice: Voice, rng: random.Random) -> str:
@@ -205,14 +203,14 @@ def _give_up(last: Node, voice: Voice, rng: random.Random) -> str:
     return answered(rng.choice(("", voice().give_up)), last.text)
 
 
-def _try_forward(problem: Problem, voice: Voice, rng: random.Random) -> str:
+def _try_forward(problem: Problem, tries: int, voice: Voice, rng: random.Random) -> str:
     """Try expressions, those near the target first, each worked out and judged too big or too small."""
     numbers, target = tuple(sorted(problem.data["numbers"])), problem.data["target"]
     options = [node for node in three_number_expressions(numbers) if node.value <= LARGEST_TRY]
     width = rng.choice((2.0, 5.0, 12.0))
     text = ""
     last = options[0]
-    for _ in range(_budget(rng)):
+    for _ in range(tries):
         if not options:
             break
         weights = [2.0 ** (-abs(node.value - target) / width) + 1e-6 for node in options]
@@ -237,23 +235,23 @@ def _subgoals(numbers: tuple[int, ...], target: int) -> list[tuple[int, int, str
     return goals
 
 
-def _work_back(problem: Problem, voice: Voice, rng: random.Random) -> str:
+def _work_back(problem: Problem, tries: int, voice: Voice, rng: random.Random) -> str:
     """Choose the last number, work out what the other two must make, and try them."""
     numbers, target = tuple(problem.data["numbers"]), problem.data["target"]
     goals = _subgoals(numbers, target)
     rng.shuffle(goals)
     text, last = "", three_number_expressions(tuple(sorted(numbers)))[0]
-    for index, wanted, written in goals[: _budget(rng)]:
+    for index, wanted, written in goals[:tries]:
         rest = [Node(str(n), n) for j, n in enumerate(numbers) if j != index]
         text += f"{voice().need}{written}{voice().of}{rest[0].text},{rest[1].text}:"
-        tries = sorted(pairs(*rest), key=lambda node: abs(node.value - wanted))[: rng.choice((1, 1, 2))]
-        for node in tries:
+        near = sorted(pairs(*rest), key=lambda node: abs(node.value - wanted))[: rng.choice((1, 1, 2))]
+        for node in near:
             text += node.steps[0]
             if node.value == wanted:
                 whole = _complete(node, numbers[index], target)
                 return text + _found(whole, voice, rng)
             text += voice().no
-        last = _complete(tries[0], numbers[index], target)
+        last = _complete(near[0], numbers[index], target)
     return text + _give_up(last, voice, rng)
 
 

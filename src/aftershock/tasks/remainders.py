@@ -60,15 +60,15 @@ class Remainders(Task):
         (a, b), value = problem.data["divisors"], problem.data["value"]
         return str(rng.choice((value + a, value + b, value + a * b, value + 1)))
 
-    def trace(self, problem: Problem, rng: random.Random) -> str:
+    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str:
         """Write a try: a blind guess, or candidates that meet the harder condition, each tested on the other."""
         voice = Voice(problem.language, rng)
         (a, b), (r, s) = problem.data["divisors"], problem.data["remainders"]
-        if rng.random() < GUESSES:
+        if not thorough and rng.random() < GUESSES:
             return answered(rng.choice(("", voice().guess)), str(rng.randrange(1, a * b)))
         if a > b:
             (a, r), (b, s) = (b, s), (a, r)
-        budget = rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
+        budget = max(BUDGETS) if thorough else rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
         text, candidate = "", s or b
         for _ in range(budget):
             text += f"{candidate}%{a}={candidate % a}"
