@@ -11,8 +11,9 @@ BIN := .venv/bin
 demo: .venv/demo.stamp
 	@"$(BIN)/aftershock" run recipes/nano/zero.toml --out $(RUN) --resume \
 	  || { echo "make demo: to begin again, rm -r $(RUN) and make demo" >&2; exit 1; }
-	@"$(BIN)/python" -m webbrowser "file://$(CURDIR)/$(RUN)/report.html" >/dev/null 2>&1 || true
-	@echo "the report: $(RUN)/report.html"
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; then \
+	  "$(BIN)/python" -c 'import pathlib, webbrowser; webbrowser.open(pathlib.Path("$(RUN)/report.html").resolve().as_uri())'; \
+	else echo "open this in a browser: $(CURDIR)/$(RUN)/report.html"; fi
 
 test: lint
 	"$(BIN)/python" -m pytest

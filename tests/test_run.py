@@ -248,6 +248,18 @@ def test_an_existing_run_needs_resume_and_the_same_recipe(tmp_path):
         assert "the run begins" in run.notes[0]
 
 
+def test_a_key_that_came_with_a_newer_aftershock_does_not_stop_a_resume_but_one_that_went_does(tmp_path):
+    opened(tmp_path / "run").__exit__()
+    facts = disk.read_json(tmp_path / "run/run.json")
+    del facts["recipe"]["stage"]["one"]["max_rows"]
+    disk.write_json(tmp_path / "run/run.json", facts)
+    opened(tmp_path / "run", resume=True).__exit__()
+    facts["recipe"]["stage"]["one"]["gone"] = 1
+    disk.write_json(tmp_path / "run/run.json", facts)
+    with pytest.raises(RunError, match=r"stage.one.gone was 1 and is 'not set' now"):
+        opened(tmp_path / "run", resume=True)
+
+
 def test_other_versions_are_told_on_resume(tmp_path):
     opened(tmp_path / "run").__exit__()
     facts = disk.read_json(tmp_path / "run/run.json")

@@ -42,6 +42,7 @@ class Ledger:
 
     @property
     def tokens(self) -> int:
+        """Tokens worked on: a sampled one that is then trained on counts as both."""
         return self.trained_tokens + self.sampled_tokens
 
 
