@@ -187,6 +187,7 @@ def forced(tokenizer, text):
         ("12+34=5", ("9", "=", "4="), "12+3", "12+34="),  # the first in the text, of several that end together
         ("ok 太大了 no", ("大",), "ok 太", "ok 太大了"),  # inside a token
         ("ok 😀 no", ("😀",), "ok ", "ok 😀"),  # several tokens a character
+        ("13太大了", ("3太",), "1", "13太大了"),  # straddles, and ends inside a token
         ("12</think>34", ("</think>3",), "12", "12</think>3"),
         ("1212", ("3",), "1212", None),  # never comes
         ("+++", ("+",), "", "+"),
