@@ -68,6 +68,8 @@ def _train(loop: Loop) -> None:
         if stage.eval.every and (step + 1) % stage.eval.every == 0:
             metrics |= _quick_evaluation(loop)
         _record(loop, step + 1, judged, metrics, timings, alarms)
+        if stage.loss.reference_every and (step + 1) % stage.loss.reference_every == 0:
+            loop.learner.refresh_reference()
         if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.steps:
             folder.checkpoint(step + 1, *loop.learner.state())
 
