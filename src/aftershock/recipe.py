@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 
 class _Table(BaseModel):
@@ -64,8 +64,14 @@ class OptimTable(_Table):
     balance_rate: float = Field(0.001, ge=0)  # gamma of the auxiliary-loss-free expert balance [V3 2.1.2]
 
 
+# Each loss's own (clip_low, clip_high), taken where a recipe gives none: GRPO and Dr. GRPO have PPO's epsilon [arXiv
+# 1707.06347] (DeepSeekMath gives none, R1's first RL stage used 10), DAPO [arXiv 2503.14476, 4.1], GSPO [arXiv
+# 2507.18071, 5.1]; CISPO is unbounded below [arXiv 2506.13585, 3.1], and its upper bound of 5 is TRL's advice.
+CLIPS = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
+
+
 class LossTable(_Table):
-    """`[stage.NAME.loss]`: which loss weights move by, and its dials; a dial that the loss has not is refused."""
+    """`[stage.NAME.loss]`: which loss weights move by, and its dials; bounds that aren't given are the loss's own."""
 
     kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "dapo"
     clip_low: float = Field(0.2, gt=0)
@@ -74,6 +80,20 @@ class LossTable(_Table):
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     reference_every: int = Field(0, ge=0)  # steps between refreshes of the reference; 0 never
     importance_cap: float = Field(2.0, ge=0)  # truncated importance sampling; 0 is off
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_clips(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("kind", "dapo") not in CLIPS:
+            return given
+        return {**dict(zip(("clip_low", "clip_high"), CLIPS[given.get("kind", "dapo")])), **given}
+
+    @field_validator("importance_cap")
+    @classmethod
+    def _cap(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("should be 0 (off) or at least 1, or it shrinks even what sampler and learner agree on")
+        return value
 
 
 class RewardTable(_Table):

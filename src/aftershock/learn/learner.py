@@ -12,7 +12,7 @@ from aftershock import models
 from aftershock.errors import CheckpointError, TrainingError
 from aftershock.learn.batch import Batch
 from aftershock.learn.logprobs import token_logprobs
-from aftershock.learn.losses import LOSSES, LossValue, Terms, cross_entropy, resolve
+from aftershock.learn.losses import LOSSES, LossValue, Terms, cross_entropy
 from aftershock.learn.optim import adamw, learning_rate, load_optimiser_state, optimiser_state, trainable
 from aftershock.models.base import LanguageModel
 from aftershock.recipe import LossTable, OptimTable
@@ -57,7 +57,7 @@ class Learner:
             )
         self.model = model.eval()
         self.optim = optim
-        self.loss = None if loss is None else resolve(loss)
+        self.loss = loss
         self.total_steps = total_steps
         self.steps_done = 0
         self.optimiser = adamw(model, optim)

@@ -14,10 +14,6 @@ from aftershock.learn.losses.ratio import ratio_sums
 from aftershock.learn.losses.terms import LossValue, Terms
 from aftershock.recipe import LossTable
 
-# No lower bound, as in the paper, which tunes the upper one and doesn't print it: a weight of at most 5 is TRL's advice
-# (its index of papers, after ScaleRL, arXiv 2510.13786).
-CLIP = (1.0, 4.0)
-
 
 def cispo(terms: Terms, table: LossTable) -> LossValue:
     """Return the batch's share of CISPO's loss; its clip fraction is the share of tokens whose weight was bounded."""

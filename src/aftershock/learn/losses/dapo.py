@@ -13,8 +13,6 @@ from aftershock.learn.losses.grpo import weighted_surrogate
 from aftershock.learn.losses.terms import LossValue, Terms
 from aftershock.recipe import LossTable
 
-CLIP = (0.2, 0.28)  # section 4.1
-
 
 def dapo(terms: Terms, table: LossTable) -> LossValue:
     """Return the batch's share of DAPO's loss."""

@@ -12,8 +12,6 @@ from aftershock.learn.losses.grpo import weighted_surrogate
 from aftershock.learn.losses.terms import LossValue, Terms, need_max_tokens
 from aftershock.recipe import LossTable
 
-CLIP = (0.2, 0.2)
-
 
 def dr_grpo(terms: Terms, table: LossTable) -> LossValue:
     """Return the batch's share of Dr. GRPO's loss; raises TrainingError where `whole.max_tokens` is 0."""

@@ -14,8 +14,6 @@ from aftershock.learn.losses.ratio import clipped, clipped_surrogate, ratio_sums
 from aftershock.learn.losses.terms import LossValue, Terms
 from aftershock.recipe import LossTable
 
-CLIP = (0.2, 0.2)  # PPO's epsilon [arXiv 1707.06347]; DeepSeekMath gives none, R1's first RL stage used 10
-
 
 def grpo(terms: Terms, table: LossTable) -> LossValue:
     """Return the batch's share of GRPO's loss."""

@@ -15,8 +15,6 @@ from aftershock.learn.losses.ratio import clipped, clipped_surrogate, ratio_sums
 from aftershock.learn.losses.terms import LossValue, Terms
 from aftershock.recipe import LossTable
 
-CLIP = (3e-4, 4e-4)  # section 5.1
-
 
 def gspo(terms: Terms, table: LossTable) -> LossValue:
     """Return the batch's share of GSPO's loss; its KL term is the mean over sequences of means over tokens."""
