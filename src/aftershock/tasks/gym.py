@@ -1,5 +1,6 @@
 """Any dataset of reasoning-gym as a task: `gym:DATASET` (Stojanovski et al., arXiv 2505.24760)."""
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from aftershock.tasks.registry import nearest
 from aftershock.verify.verdict import Verdict
 
 _ENTRIES = 1 << 31  # a dataset's entries are numbered; a problem is one of so many
-# These build all their entries, or an index of them, when they are made: so they are made small, anew for each entry.
-_EAGER = ("acre", "gsm_symbolic", "list_functions")
+# These build or reckon with all their entries when they are made: so they are made small, anew for each entry.
+_EAGER = ("acre", "gsm_symbolic", "list_functions", "word_ladder")
 _SMALL = 10
+# Where many answers are right, `answer` is None and one of these in the metadata holds one of them.
+_EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 
 
 class GymTask(Task):
@@ -40,7 +43,7 @@ class GymTask(Task):
         entry = self._entry(number)
         identity = f"{self.name}-{self.difficulty}-{number}"
         return Problem(
-            self.name, identity, entry["question"], str(entry["answer"]), "en", self.difficulty, {"entry": number}
+            self.name, identity, entry["question"], _gold(entry, self.name), "en", self.difficulty, {"entry": number}
         )
 
     def content(self, problem: Problem) -> str:
@@ -91,6 +94,14 @@ def _addressed(*address: int | str) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+def _gold(entry: dict[str, Any], name: str) -> str:
+    candidates = [entry["answer"], *(entry["metadata"].get(example) for example in _EXAMPLES)]
+    for gold in candidates:
+        if gold is not None:
+            return json.dumps(gold) if isinstance(gold, dict | list) else str(gold)
+    raise TaskError(f"{name} gives no answer to its own problem, so its check can't be proved; choose another dataset")
 
 
 def _changes(gold: str, rng: random.Random) -> Iterator[str]:
