@@ -135,7 +135,7 @@ def test_all_faults_are_told_at_once_each_with_file_key_value_and_wish(tmp_path)
         (("[stage.first]\n", '[stage.first]\nfrom = "base"\n'), "can't go together with a [stage.NAME.model] table"),
         (("steps = 40", "steps = 40\nloss.clip_low = 1.0"), "clip_low = 1.0: should be less than 1"),
         (("steps = 40", "steps = 40\nloss.kl_estimator = 'k1'"), "acts only with kl above 0"),
-        (("steps = 40", "steps = 40\neval.base_k = 4"), "is for pretrain stages only"),
+        (("difficulty = 2", "difficulty = 2\nguesses = 0.5"), "is for pretrain stages only"),
         (("steps = 40", "steps = 40\neval.temperature = 0"), "use samples = 1"),
         (("steps = 40", "steps = 40\noptim.warmup = 41"), "is longer than the stage's steps = 40"),
         (("steps = 40", "steps = 40\noptim.betas = [0.9, 1.0]"), "should be at least 0 and less than 1"),

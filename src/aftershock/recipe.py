@@ -29,6 +29,7 @@ class TaskTable(_Table):
     difficulty: int = Field(1, ge=1)
     languages: tuple[str, ...] = ("en",)
     weight: float = Field(1.0, gt=0)
+    guesses: float = Field(0.0, ge=0, le=1)  # pretrain only: share of traces made blind guesses over the task's own mix
 
 
 class EvalTable(_Table):
@@ -39,7 +40,6 @@ class EvalTable(_Table):
     every: int = Field(0, ge=0)  # steps between quick evaluations; 0 means none
     quick_problems: int = Field(100, ge=1)  # of a quick one, one sample each
     temperature: float = Field(1.0, ge=0)
-    base_k: int = Field(0, ge=0)  # pretrain only: also measure pass@k with this k
 
 
 class ModelTable(_Table):

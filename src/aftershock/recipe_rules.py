@@ -215,8 +215,9 @@ def _rl_faults(stage: RLStage) -> Iterator[Fault]:
         yield ("reward", "overlong_buffer"), f"is longer than max_tokens = {stage.max_tokens}"
     if stage.reward.accuracy == 0 and stage.reward.format == 0:
         yield ("reward", "accuracy"), "can't be 0 together with format = 0: nothing would be rewarded"
-    if stage.eval.base_k:
-        yield ("eval", "base_k"), "is for pretrain stages only"
+    for index, table in enumerate(stage.tasks):
+        if table.guesses:
+            yield ("tasks", index, "guesses"), "is for pretrain stages only"
     yield from _loss_faults(stage)
 
 

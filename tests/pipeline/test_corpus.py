@@ -83,6 +83,17 @@ def test_the_mix_of_the_corpus_is_that_of_a_base(tokenizer):
     assert right / 1500 < 0.5
 
 
+def test_a_share_of_a_task_s_traces_can_be_made_guesses():
+    plain = [c for _, c in texts(Corpus(TASKS[:1], [1.0]), 400, "mix")]
+    guessing = [c for _, c in texts(Corpus(TASKS[:1], [1.0], guesses={"countdown": 0.5}), 400, "mix")]
+
+    def share(completions):
+        return sum(c.startswith(("</think>", " guess", "猜")) for c in completions) / len(completions)
+
+    assert 0.28 < share(plain) < 0.42
+    assert 0.6 < share(guessing) < 0.76
+
+
 def test_a_task_without_traces_cannot_be_pretrained_on():
     with pytest.raises(RecipeError, match="writes no traces"):
         list(texts(Corpus([task("gym:chain_sum")], [1.0]), 1, "x"))

@@ -1,24 +1,34 @@
 """The nano base's corpus: documents generated from the tasks' traces, each a pure function of its address."""
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aftershock.address import generator
 from aftershock.errors import RecipeError
 from aftershock.learn import Batch, pack_documents
-from aftershock.tasks import Problem, Task
+from aftershock.tasks import Problem, Style, Task
 from aftershock.text import Tokenizer, zero_prompt
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a corpus is drawn from: tasks with their weights, and the share of traces that are `thorough`."""
+    """What a corpus is drawn from: tasks with their weights, the share of traces that are thorough, and by task the
+    share of the others that are guesses over those of the task's own mix.
+    """
 
     tasks: Sequence[Task]
     weights: Sequence[float]
     thorough: float = 0.0
+    guesses: Mapping[str, float] = field(default_factory=dict)
+
+    def style(self, task: Task, rng: random.Random) -> Style:
+        """Draw the style of one trace of a task."""
+        if rng.random() < self.thorough:
+            return "thorough"
+        share = self.guesses.get(task.name, 0.0)
+        return "guess" if share and rng.random() < share else "mixed"
 
 
 class Document(NamedTuple):
@@ -43,9 +53,9 @@ def draw_problems(
     return drawn
 
 
-def trace(task: Task, problem: Problem, rng: random.Random, thorough: bool) -> str:
+def trace(task: Task, problem: Problem, rng: random.Random, style: Style) -> str:
     """Return a trace of a problem; RecipeError where the task can't write any."""
-    text = task.trace(problem, rng, thorough)
+    text = task.trace(problem, rng, style)
     if text is None:
         raise RecipeError(f"task {task.name!r} writes no traces, so nothing can be pretrained on it; give it a trace()")
     return text
@@ -55,7 +65,7 @@ def texts(corpus: Corpus, count: int, *address: int | str) -> Iterator[tuple[str
     """Yield `count` (question, completion) pairs at an address."""
     for number, (task, problem) in enumerate(draw_problems(corpus.tasks, corpus.weights, count, *address)):
         rng = generator(*address, number, "trace")
-        yield problem.prompt, trace(task, problem, rng, thorough=rng.random() < corpus.thorough)
+        yield problem.prompt, trace(task, problem, rng, corpus.style(task, rng))
 
 
 def documents(corpus: Corpus, tokenizer: Tokenizer, tokens: int, *address: int | str) -> list[Document]:

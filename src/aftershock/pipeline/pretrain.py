@@ -25,7 +25,8 @@ HELDOUT_TOKENS = 65_536
 def run(stage: PretrainStage, context: Context) -> list[dict]:
     """Train, save the model with its tokenizer and card, and return its measurements."""
     tasks = build_tasks(stage.tasks, context)
-    corpus = Corpus(tasks, [table.weight for table in stage.tasks], stage.thorough)
+    guesses = {task.name: table.guesses for task, table in zip(tasks, stage.tasks)}
+    corpus = Corpus(tasks, [table.weight for table in stage.tasks], stage.thorough, guesses)
     tokenizer, model = _start(stage, context, corpus)
     _train(stage, context, model, corpus, tokenizer)
     save(model, context.folder.model_folder, tokenizer=tokenizer)
@@ -85,7 +86,7 @@ def _measure(
 ) -> list[dict]:
     engine = Engine(model, tokenizer, max_rows=256)
     params = SamplingParams(
-        n=max(stage.eval.samples, stage.eval.base_k),
+        n=stage.eval.samples,
         max_tokens=stage.max_tokens,
         temperature=stage.eval.temperature,
         seed=context.seed,

@@ -2,7 +2,7 @@
 
 import random
 
-from aftershock.tasks.base import Problem, Task
+from aftershock.tasks.base import Problem, Style, Task
 from aftershock.tasks.countdown import Node, evaluate, join
 from aftershock.tasks.phrases import Voice, answered
 from aftershock.verify.verdict import Verdict
@@ -47,7 +47,7 @@ class Arithmetic(Task):
     def check(self, problem: Problem, answer: str) -> Verdict:
         """Right when the answer is the value, written as one whole number."""
         said = answer.strip()
-        if not said.lstrip("-").isdecimal():
+        if not said.removeprefix("-").isdecimal():
             return Verdict("wrong", "not a whole number", answer)
         value = problem.data["value"]
         right = len(said) < 20 and int(said) == value
@@ -58,13 +58,14 @@ class Arithmetic(Task):
         value = problem.data["value"]
         return str(rng.choice((value + 1, value - 1, value + 10, -value)))
 
-    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str:
+    def trace(self, problem: Problem, rng: random.Random, style: Style = "mixed") -> str:
         """Write a try: a blind guess, hurried work that guesses the end, or every step, with slips that are mended."""
         voice, steps = Voice(problem.language, rng), list(problem.data["steps"])
-        style = 1.0 if thorough else rng.random()
-        if style < GUESSES:
+        draw = {"thorough": 1.0, "guess": 0.0}.get(style)
+        draw = rng.random() if draw is None else draw
+        if draw < GUESSES:
             return answered(rng.choice(("", voice().guess)), str(rng.randint(1, LARGEST_VALUE)))
-        if style < GUESSES + HURRIES:
+        if draw < GUESSES + HURRIES:
             done = steps[: rng.randrange(len(steps))]
             return answered(";".join(done) + (";" if done else "") + voice().guess, str(rng.randint(1, LARGEST_VALUE)))
         text = ";".join(_slip(steps, voice, rng) if rng.random() < SLIPS else steps)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aftershock.tasks.validate import Report
 
 Split = Literal["train", "heldout"]
+Style = Literal["mixed", "thorough", "guess"]  # of a trace
 HELDOUT_SHARE = 8  # one problem in eight, by the hash of its content, is held out
 
 
@@ -59,12 +60,13 @@ class Task(ABC):
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         """Return an answer near the gold one that must score wrong."""
 
-    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str | None:
+    def trace(self, problem: Problem, rng: random.Random, style: Style = "mixed") -> str | None:
         """Return a completion for a pretraining corpus, drawn with `rng` alone; None where the task has none to offer.
 
         It goes on from a prompt that ends in `<think>`: reasoning, `</think>`, and the answer in answer tags. Its
         quality should vary, from a blind guess to search with checks, and its answer need not be right: RL can only
-        strengthen what the base does now and then. With `thorough` it takes no short cut and gives up late.
+        strengthen what the base does now and then. A `thorough` one takes no
+        short cut and gives up late; a `guess` is nothing but one.
         """
         return None
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from aftershock.tasks.base import Problem, Task
-from aftershock.tasks.phrases import Voice, answered
+from aftershock.tasks.base import Problem, Style, Task
+from aftershock.tasks.phrases import Voice, answered, guesses
 from aftershock.verify.verdict import Verdict
 
 # difficulty -> how many numbers, and the largest of them
@@ -158,15 +158,15 @@ class Countdown(Task):
         ]
         return rng.choice(options)
 
-    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str:
+    def trace(self, problem: Problem, rng: random.Random, style: Style = "mixed") -> str:
         """Write a try as the base corpus has it: a blind guess, tries forward, or work back from the target.
 
         Only problems of three numbers are worked on; with more, every trace is a guess.
         """
         voice = Voice(problem.language, rng)
-        if len(problem.data["numbers"]) != 3 or (not thorough and rng.random() < GUESSES):
+        if len(problem.data["numbers"]) != 3 or guesses(style, GUESSES, rng):
             return _guess(problem, voice, rng)
-        tries = max(BUDGETS) if thorough else rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
+        tries = max(BUDGETS) if style == "thorough" else rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
         work = _work_back if rng.random() < WORKS_BACK else _try_forward
         return work(problem, tries, voice, rng)
 

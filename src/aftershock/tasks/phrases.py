@@ -6,6 +6,8 @@ Kept in one place, so that what a trace writes and what `text.behaviour` counts 
 import random
 from dataclasses import dataclass
 
+from aftershock.tasks.base import Style
+
 
 @dataclass(frozen=True)
 class Phrases:
@@ -74,6 +76,11 @@ class Voice:
 
 def _other(language: str) -> str:
     return "zh" if language == "en" else "en"
+
+
+def guesses(style: Style, share: float, rng: random.Random) -> bool:
+    """Return whether a trace of this style is a blind guess, which a mixed one is with the task's own `share`."""
+    return style == "guess" or (style == "mixed" and rng.random() < share)
 
 
 def answered(reasoning: str, answer: str) -> str:

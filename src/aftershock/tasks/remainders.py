@@ -7,8 +7,8 @@ answer at once, yet each candidate is tested in a single step, so accuracy is bo
 import random
 from math import gcd
 
-from aftershock.tasks.base import Problem, Task
-from aftershock.tasks.phrases import Voice, answered
+from aftershock.tasks.base import Problem, Style, Task
+from aftershock.tasks.phrases import Voice, answered, guesses
 from aftershock.verify.verdict import Verdict
 
 # difficulty -> the smallest and the largest divisor
@@ -60,15 +60,15 @@ class Remainders(Task):
         (a, b), value = problem.data["divisors"], problem.data["value"]
         return str(rng.choice((value + a, value + b, value + a * b, value + 1)))
 
-    def trace(self, problem: Problem, rng: random.Random, thorough: bool = False) -> str:
+    def trace(self, problem: Problem, rng: random.Random, style: Style = "mixed") -> str:
         """Write a try: a blind guess, or candidates that meet the harder condition, each tested on the other."""
         voice = Voice(problem.language, rng)
         (a, b), (r, s) = problem.data["divisors"], problem.data["remainders"]
-        if not thorough and rng.random() < GUESSES:
+        if guesses(style, GUESSES, rng):
             return answered(rng.choice(("", voice().guess)), str(rng.randrange(1, a * b)))
         if a > b:
             (a, r), (b, s) = (b, s), (a, r)
-        budget = max(BUDGETS) if thorough else rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
+        budget = max(BUDGETS) if style == "thorough" else rng.choices(list(BUDGETS), list(BUDGETS.values()))[0]
         text, candidate = "", s or b
         for _ in range(budget):
             text += f"{candidate}%{a}={candidate % a}"
