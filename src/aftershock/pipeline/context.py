@@ -40,7 +40,7 @@ def model_folder(source: str, context: Context) -> Path:
         return shipped_base()
     if source in context.recipe.stage:
         return context.run.stage(source, context.recipe.stage[source]).model_folder
-    folder = Path(source).expanduser()
+    folder = context.recipe.locate(source)
     if not (folder / "config.json").is_file():
         raise RecipeError(
             f'stage {context.name!r}: from = {source!r} is neither "base", nor an earlier stage, nor a folder with a '

@@ -111,10 +111,11 @@ def _has_signal(one: Judged) -> bool:
 
 
 def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> dict[str, float]:
-    """Take the optimiser's steps on the groups that carry signal; the others would move nothing and are left out."""
+    """Take the optimiser's steps. Groups without signal move nothing and are left out, unless a KL term holds them."""
     began = time.perf_counter()
     stage, learner = loop.stage, loop.learner
-    samples = _samples([one for one in judged if _has_signal(one)][: stage.problems_per_step], stage.loss.kind)
+    held = [one for one in judged if stage.loss.kl > 0 or _has_signal(one)]
+    samples = _samples(held[: stage.problems_per_step], stage.loss.kind)
     parts = [
         pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens) for part in split(samples, stage.minibatches)
     ]

@@ -4,7 +4,7 @@ import random
 
 from aftershock.tasks.base import Problem, Style, Task
 from aftershock.tasks.countdown import Node, evaluate, join
-from aftershock.tasks.phrases import Voice, answered
+from aftershock.tasks.phrases import PHRASES, Voice, answered
 from aftershock.verify.verdict import Verdict
 
 # difficulty -> how many operations, and the largest number written in the problem
@@ -23,6 +23,7 @@ class Arithmetic(Task):
 
     name = "arithmetic"
     levels = max(LEVELS)
+    speaks = tuple(PHRASES)
 
     def make(self, rng: random.Random) -> Problem:
         """Grow an expression one operation at a time, keeping every value between 1 and `LARGEST_VALUE`."""

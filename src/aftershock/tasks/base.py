@@ -36,15 +36,23 @@ class Problem:
 class Task(ABC):
     """One family of problems. A subclass says how to `make` one, `check` an answer and `perturb` a gold answer.
 
-    `difficulty` and `languages` are dials set by the recipe; `levels` is the highest difficulty (None: no limit).
+    `difficulty` and `languages` are dials set by the recipe; `levels` is the highest difficulty and `speaks` are
+    the languages that it has words for (None: no limit).
     `make` must be a pure function of its generator, and `check` of its arguments: it runs in another process.
     """
 
     name: str = ""
     levels: ClassVar[int | None] = None
+    speaks: ClassVar[tuple[str, ...] | None] = None
     spec: "Spec | None" = None  # how the registry made this instance, so that another process can make it again
 
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
+        unknown = [language for language in languages if self.speaks is not None and language not in self.speaks]
+        if unknown or not languages:
+            raise TaskError(
+                f"task {self.name!r}: languages are {list(languages)}; "
+                f"it speaks {' and '.join(self.speaks or ('what you name',))}, and needs at least one"
+            )
         self.difficulty = difficulty
         self.languages = languages
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from aftershock.tasks.base import Problem, Style, Task
-from aftershock.tasks.phrases import Voice, answered, guesses
+from aftershock.tasks.phrases import PHRASES, Voice, answered, guesses
 from aftershock.verify.verdict import Verdict
 
 # difficulty -> how many numbers, and the largest of them
@@ -112,6 +112,7 @@ class Countdown(Task):
 
     name = "countdown"
     levels = max(LEVELS)
+    speaks = tuple(PHRASES)
 
     def make(self, rng: random.Random) -> Problem:
         """Draw the numbers, combine them at random and take the value as target: every problem has a solution."""

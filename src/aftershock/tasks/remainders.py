@@ -8,7 +8,7 @@ import random
 from math import gcd
 
 from aftershock.tasks.base import Problem, Style, Task
-from aftershock.tasks.phrases import Voice, answered, guesses
+from aftershock.tasks.phrases import PHRASES, Voice, answered, guesses
 from aftershock.verify.verdict import Verdict
 
 # difficulty -> the smallest and the largest divisor
@@ -26,6 +26,7 @@ class Remainders(Task):
 
     name = "remainders"
     levels = max(LEVELS)
+    speaks = tuple(PHRASES)
 
     def make(self, rng: random.Random) -> Problem:
         """Draw coprime divisors and two remainders, not both zero."""

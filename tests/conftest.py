@@ -1,0 +1,5 @@
+"""One thread for each test and what it starts: the models are tiny, and two threads on busy cores wait for each other."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
