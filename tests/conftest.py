@@ -1,4 +1,4 @@
-"""One thread for each test and what it starts: the models are tiny, and two threads on busy cores wait for each other."""
+"""One thread for each test and what it starts: models are tiny, and two threads on busy cores wait for each other."""
 
 import os
 
