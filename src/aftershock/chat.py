@@ -7,6 +7,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from aftershock.errors import CheckpointError
 from aftershock.generate import Completion, Engine, SamplingParams
 from aftershock.models import load
 from aftershock.pipeline.context import shipped_base
@@ -37,6 +38,8 @@ def chat(
     the turns before; the R1-Zero forms have no turns, so each question stands alone. Turn i draws with seed + i.
     """
     folder = shipped_base() if str(model_folder) == "base" else Path(model_folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give a model's, such as runs/demo/stages/zero/model, or base")
     tokenizer = Tokenizer.load(folder)
     engine = Engine(load(folder), tokenizer, max_rows=1)
     form: Template = tokenizer.template if template == "auto" else template
