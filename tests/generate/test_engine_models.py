@@ -43,8 +43,8 @@ CONFIGS = {
     },
     "llama": SHARED | {"model_type": "llama", "num_key_value_heads": 2},
 }
-PROMPTS = [[TOKENIZER.bos, *random.Random(i).choices(range(8, 200), k=1 + i % 17)] for i in range(20)]
-PARAMS = SamplingParams(n=2, max_tokens=40, logit_bias={TOKENIZER.eos: 2.0})
+PROMPTS = [[TOKENIZER.bos, *random.Random(i).choices(range(8, 200), k=1 + i % 17)] for i in range(12)]
+PARAMS = SamplingParams(n=2, max_tokens=24, logit_bias={TOKENIZER.eos: 2.0})
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
