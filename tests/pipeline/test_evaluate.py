@@ -3,8 +3,9 @@
 import pytest
 
 from aftershock.generate import Completion
-from aftershock.pipeline.evaluate import Judged, heldout, measure, rows
+from aftershock.pipeline.evaluate import Judged, heldout, measure, prompt_tokens, rows
 from aftershock.tasks import Problem, task
+from aftershock.text import Tokenizer, train_tokenizer, zero_prompt
 from aftershock.verify.verdict import Outcome, Reward, Verdict
 
 
@@ -73,3 +74,13 @@ def test_rows_say_all_that_the_report_needs():
     assert row["prompt"] == "?"
     assert row["tokens"] == 10
     assert row["sample"] == 0
+
+
+def test_prompts_begin_as_the_tokenizer_does():
+    ours = train_tokenizer(["User: 1+1?\nAssistant:"] * 3, 300)
+    assert prompt_tokens(ours, "1+1?") == ours.encode(zero_prompt("1+1?"))
+    without = {name: value for name, value in ours.config.items() if name != "bos_token"}
+    foreign = Tokenizer(ours.fast, without | {"prompt_template": None})
+    text = ours.fast.decode(prompt_tokens(foreign, "1+1?"), skip_special_tokens=False)
+    assert text.startswith("A conversation between User and Assistant.")
+    assert text.endswith("User: 1+1?. Assistant: <think>")

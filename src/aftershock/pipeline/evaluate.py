@@ -9,6 +9,7 @@ from aftershock.stats import Interval, majority_at_k, mean_interval, pass_at_k
 from aftershock.tasks import Problem, Task
 from aftershock.text import Tokenizer, zero_prompt
 from aftershock.text.behaviour import behaviour
+from aftershock.text.template import BOS
 from aftershock.verify.judge import Judge
 from aftershock.verify.verdict import Reward
 
@@ -62,9 +63,13 @@ def _distinct(task: Task, count: int) -> list[Problem]:
     return list(found.values())
 
 
-def prompt_for(tokenizer: Tokenizer, question: str) -> str:
-    """Return R1-Zero's prompt in the form a model was trained with: short for ours, the paper's wording for others."""
-    return zero_prompt(question, paper=tokenizer.template != "zero")
+def prompt_tokens(tokenizer: Tokenizer, question: str) -> list[int]:
+    """Return R1-Zero's prompt in the form a model was trained with: short for ours, the paper's wording for others.
+
+    It begins with the tokenizer's own begin token, if it has one.
+    """
+    text = zero_prompt(question, paper=tokenizer.template != "zero").removeprefix(BOS)
+    return [*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text)]
 
 
 def sample(
@@ -79,7 +84,7 @@ def sample(
 
     `on_progress` hears how many completions are done.
     """
-    prompts = [prompt_for(engine.tokenizer, problem.prompt) for problem in problems]
+    prompts = [prompt_tokens(engine.tokenizer, problem.prompt) for problem in problems]
     addresses = [(*label, index) for index in range(len(problems))]
     done = itertools.count(1)
     hear = None if on_progress is None else lambda *_: on_progress(next(done))

@@ -38,7 +38,7 @@ class Tokenizer:
     def __init__(self, fast: "tokenizers.Tokenizer", config: dict[str, Any]) -> None:
         self.fast = fast
         self.config = config
-        self.bos = self._id_of("bos_token")
+        self.bos = self._id_of("bos_token") if config.get("bos_token") else None  # Qwen's have none
         self.eos = self._id_of("eos_token")
 
     def encode(self, text: str) -> list[int]:
