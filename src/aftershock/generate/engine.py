@@ -149,9 +149,7 @@ class Engine:
         encoded = [tuple(self.tokenizer.encode(p) if isinstance(p, str) else p) for p in prompts]
         for number, tokens in enumerate(encoded):
             if not tokens:
-                raise SamplingError(
-                    f"prompt {number} has no tokens; begin it with the begin token {self.tokenizer.bos}"
-                )
+                raise SamplingError(f"prompt {number} has no tokens; give it at least one, such as the begin token")
             if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
                 raise SamplingError(
                     f"prompt {number} has tokens from {min(tokens)} to {max(tokens)}; the model knows 0 to "
