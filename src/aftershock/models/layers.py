@@ -96,13 +96,16 @@ class Packing:
         return rows.index_select(0, places.flatten()).view(1, -1, heads, rows.shape[-1])
 
 
+READ_STEP = 16  # positions; below, the kernels of a batched product over the cache change with its length
+
+
 @dataclass(frozen=True)
 class Slots:
     """The part of a cache that one forward touches: batch row i continues cache row `rows[i]` at `positions[i]`.
 
-    `rows` is None where they are the first ones in order, so that reading is a slice. `length` is how far the
-    longest row reaches after this forward. `bias` Float[batch, time, length] is 0 where a query sees a position and
-    -inf elsewhere; None where every row starts empty, so that plain causality is enough and nothing need be read.
+    `rows` is None where they are the first ones in order, so that reading is a slice. `length` is how far
+    is read: as far as the longest row reaches after this forward, rounded up. `bias` Float[batch, time, length] is 0
+    where a query sees a position and -inf elsewhere; None where every row starts empty, so that plain causality is enough and nothing need be read.
     """
 
     rows: Tensor | None
@@ -124,6 +127,8 @@ class Slots:
                 "(new_cache) or feed fewer tokens"
             )
         positions = starts[:, None] + torch.arange(time, device=starts.device)
+        if length > time:  # what is read is rounded up, so that a row's bits don't depend on the longest of its batch
+            length = min(-(-length // READ_STEP) * READ_STEP, capacity)
         bias = None
         if length > time:
             hidden = torch.arange(length, device=starts.device) > positions[:, :, None]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from aftershock.models.config import DeepseekConfig
 from aftershock.models.layers import GatedMLP, narrowed
 
+ROW_STEP = 4  # rows; a matrix product of fewer takes another kernel, whose last bits differ
+
 
 class Gate(nn.Module):
     """Chooses experts by sigmoid score plus a bias, weighs them by the score alone [V3 eq. 12 to 16], in float32.
@@ -78,10 +80,28 @@ class Experts(nn.Module):
         x = narrowed(x)
         dtype = x.dtype
         sorted_x = x.index_select(0, token)
+        place = None
+        if not torch.is_grad_enabled():
+            sorted_x, place, ends = _padded(sorted_x, chosen.flatten().index_select(0, order), ends)
         gate, up = _grouped_linear(sorted_x, self.gate_up_proj.to(dtype), ends).chunk(2, -1)
         out = _grouped_linear(F.silu(gate) * up, self.down_proj.to(dtype), ends)
+        out = out if place is None else out.index_select(0, place)
         out = out * weights.flatten().index_select(0, order).unsqueeze(-1).to(dtype)
         return torch.zeros_like(x).index_add(0, token, out)
+
+
+def _padded(x: Tensor, expert: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Spread rows x [n, in], sorted by `expert` Long[n], so that each expert has a multiple of `ROW_STEP` of them.
+
+    Returns the longer x, the place of each row in it, and the new ends: in sampling, a token's bits then don't depend
+    on how many of its batch went to the same expert.
+    """
+    counts = ends.diff(prepend=ends.new_zeros(1))
+    padded = (counts + ROW_STEP - 1) // ROW_STEP * ROW_STEP
+    new_ends = padded.cumsum(0)
+    shift = (new_ends - padded) - (ends - counts)
+    place = torch.arange(len(expert), device=x.device) + shift.index_select(0, expert)
+    return x.new_zeros(int(new_ends[-1]), x.shape[1]).index_copy_(0, place, x), place, new_ends
 
 
 def _grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The model card that is written beside a pretrained model: what it is, how it was made, what was measured on it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aftershock.models import LanguageModel
+from aftershock.models import CausalLM
 from aftershock.pipeline.context import Context
-from aftershock.recipe import PretrainStage
+from aftershock.recipe import PretrainStage, TaskTable
 
 CARD = """---
 license: mit
@@ -16,10 +17,16 @@ tags: [reasoning, base-model, nano]
 # {title}
 
 A base model of {parameters:,} parameters (`{model_type}`), trained by next-token prediction on a generated corpus of
-reasoning traces, good and bad, in English and Chinese. It is what reinforcement learning starts from, not an assistant.
+reasoning traces, good and bad, in English and Chinese. Reinforcement learning starts from it; it is no assistant.
 
-- Made by `aftershock run` from a recipe with seed {seed}: {steps} steps of {tokens_per_step:,} tokens.
-- Tasks: {tasks}.
+Made by `aftershock run` from a recipe with seed {seed}; weights' SHA-256 `{digest}`.
+
+| stage | steps | tokens a step | thorough traces | tasks |
+|---|---|---|---|---|
+{stages}
+
+- The loss is on what follows the prompts. A thorough trace takes no short cut; the others are the tasks' own mix of
+  blind guesses, work given up early, and long search (`GUESSES`, `BUDGETS` in the tasks' files).
 - The corpus is generated from the tasks' train splits; every number below is on their held-out splits.
 
 ## Measured (temperature {temperature}, 95% intervals clustered by problem, seed {seed})
@@ -35,26 +42,50 @@ It knows these families of problems and nothing else; asked anything other, it w
 """
 
 
-def write_card(
-    context: Context, stage: PretrainStage, model: LanguageModel, evals: Sequence[Mapping[str, Any]]
-) -> Path:
+def write_card(context: Context, stage: PretrainStage, model: CausalLM, evals: Sequence[Mapping[str, Any]]) -> Path:
     """Write README.md beside a stage's weights and return its path."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    told = ", ".join(f"{t.name} (difficulty {t.difficulty}, {'/'.join(t.languages)})" for t in stage.tasks)
+    folder = context.folder.model_folder
     text = CARD.format(
         title=context.recipe.run.name,
-        parameters=parameters,
-        model_type=stage.model.model_type if stage.model else "as its source",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        model_type=model.config.model_type,
         seed=context.seed,
-        steps=stage.steps,
-        tokens_per_step=stage.tokens_per_step,
-        tasks=told,
+        digest=_digest(folder),
+        stages="\n".join(_stage(name, table) for name, table in _road(context)),
         temperature=stage.eval.temperature,
         rows="\n".join(_row(measured) for measured in evals),
     )
-    path = context.folder.model_folder / "README.md"
+    path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _road(context: Context) -> list[tuple[str, PretrainStage]]:
+    """Return the pretraining stages that led to this one, itself last, as far back as the recipe knows."""
+    road: list[tuple[str, PretrainStage]] = []
+    name: str | None = context.name
+    while name in context.recipe.stage and isinstance(table := context.recipe.stage[name], PretrainStage):
+        road.insert(0, (name, table))
+        name = table.source
+    return road
+
+
+def _stage(name: str, table: PretrainStage) -> str:
+    tasks = ", ".join(_task(task) for task in table.tasks)
+    return f"| {name} | {table.steps} | {table.tokens_per_step:,} | {100 * table.thorough:.0f}% | {tasks} |"
+
+
+def _task(table: TaskTable) -> str:
+    guesses = f", {100 * table.guesses:.0f}% more guesses" if table.guesses else ""
+    return f"{table.name} x {table.weight:g} (difficulty {table.difficulty}, {'/'.join(table.languages)}{guesses})"
+
+
+def _digest(folder: Path) -> str:
+    """Hash the weights' files in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _row(m: Mapping[str, Any]) -> str:
