@@ -103,9 +103,10 @@ READ_STEP = 16  # positions; below, the kernels of a batched product over the ca
 class Slots:
     """The part of a cache that one forward touches: batch row i continues cache row `rows[i]` at `positions[i]`.
 
-    `rows` is None where they are the first ones in order, so that reading is a slice. `length` is how far
-    is read: as far as the longest row reaches after this forward, rounded up. `bias` Float[batch, time, length] is 0
-    where a query sees a position and -inf elsewhere; None where every row starts empty, so that plain causality is enough and nothing need be read.
+    `rows` is None where they are the first ones in order, so that reading is a slice. `length` is how far is read: as
+    far as the longest row reaches after this forward, rounded up. `bias` Float[batch, time, length] is 0 where a query
+    sees a position and -inf elsewhere; None where every row starts empty, so that plain causality is enough and nothing
+    need be read.
     """
 
     rows: Tensor | None
