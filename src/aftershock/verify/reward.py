@@ -15,12 +15,15 @@ def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
 
 
 def compose(verdict: Verdict, formatted: bool, length: int, max_tokens: int, table: RewardTable) -> Reward:
-    """Return the reward with its unweighted parts: `accuracy` and `format` (1 or 0), `overlong` (0 to -1).
+    """Return the reward with its unweighted parts: `accuracy` and `format` (1 or 0), and `overlong` (0 to -1)
+    where it is on.
 
     total = table.accuracy x accuracy + table.format x format + overlong. An unverifiable verdict has no `accuracy`
     part: `total` is then the sum of the others and must not be used, which `Reward.counted` says.
     """
     parts = {} if verdict.outcome == "unverifiable" else {"accuracy": float(verdict.outcome == "right")}
-    parts |= {"format": float(formatted), "overlong": overlong_penalty(length, max_tokens, table.overlong_buffer)}
+    parts["format"] = float(formatted)
+    if table.overlong_buffer:
+        parts["overlong"] = overlong_penalty(length, max_tokens, table.overlong_buffer)
     weights = {"accuracy": table.accuracy, "format": table.format, "overlong": 1.0}
     return Reward(sum(weights[name] * value for name, value in parts.items()), parts, verdict)
