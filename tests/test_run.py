@@ -131,9 +131,9 @@ def test_killed_at_random_moments_again_and_again_a_run_ends_the_same(memory, un
     for _ in range(30):
         child = os.fork()
         if child == 0:
-            work_through(folder, pause=0.002)
+            work_through(folder, pause=0.005)
             os._exit(0)
-        time.sleep(rng.uniform(0.005, 0.1))
+        time.sleep(rng.uniform(0.005, 0.04))
         os.kill(child, signal.SIGKILL)
         kills += os.waitpid(child, 0)[1] == signal.SIGKILL
     work_through(folder)
