@@ -163,7 +163,7 @@ def base_model() -> Finding:
     folder = Path(__file__).parent / "assets" / "nano"
     weights = list(folder.glob("*.safetensors"))
     if not weights:
-        step = "aftershock run recipes/nano/pretrain.toml --out runs/base makes it again (half an hour on two cores)"
+        step = "aftershock run recipes/nano/pretrain.toml --out runs/base makes it again (under an hour on a laptop)"
         return Finding("base model", "FAIL", f"no weights in {folder}", step)
     return Finding("base model", "OK", f"{size(sum(path.stat().st_size for path in weights))} in {folder}")
 
