@@ -93,6 +93,15 @@ def test_rollouts_are_read_by_pandas(undisturbed: Path):
     assert {"prompt", "text", "reasoning", "answer", "reward", "verdict", "tokens"} <= set(rows.columns)
 
 
+def test_every_step_draws_its_own_problems_from_the_train_split(undisturbed: Path):
+    pandas = pytest.importorskip("pandas")
+    folder = undisturbed / "stages/zero/rollouts"
+    steps = [pandas.read_json(path, lines=True) for path in sorted(folder.glob("*.jsonl.gz"))]
+    assert len({tuple(step["problem"]) for step in steps}) == len(steps) == 8
+    heldout = pandas.read_json(undisturbed / "stages/zero/eval-after.jsonl.gz", lines=True)
+    assert not set(heldout["problem"]) & {problem for step in steps for problem in step["problem"]}
+
+
 def test_golden_numbers_stay(undisturbed: Path):
     """A refactor may not move these: losses of pretraining and rewards of RL, as they were when written down."""
     lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
