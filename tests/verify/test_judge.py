@@ -160,7 +160,7 @@ def test_accuracy_and_format_are_apart(judge):
     spoken = completion("done</think> So: <answer> right </answer> indeed")
     exact, loose = judge.judge([says("right"), (PROBLEM, spoken)])
     assert exact.parts == {"accuracy": 1.0, "format": 1.0}
-    assert loose.parts == {"accuracy": 1.0, "format": 0.0, "overlong": 0.0}
+    assert loose.parts == {"accuracy": 1.0, "format": 0.0}
     assert exact.verdict.extracted == loose.verdict.extracted == "right"
 
 
