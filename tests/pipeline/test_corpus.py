@@ -42,6 +42,12 @@ def test_documents_end_with_the_end_token_and_differ_by_step(tokenizer):
     assert 3000 <= sum(sizes) < 3000 + max(sizes)
 
 
+def test_what_a_stage_is_validated_on_is_held_out():
+    drawn = draw_problems(TASKS, WEIGHTS, 60, "v", split="heldout")
+    assert all(chosen.split_of(problem) == "heldout" for chosen, problem in drawn)
+    assert [problem.prompt for _, problem in drawn] == [q for q, _ in texts(CORPUS, 60, "v", split="heldout")]
+
+
 def test_the_loss_is_on_completions_only(tokenizer):
     found = documents(CORPUS, tokenizer, 500, 0, "base", "train", 1)
     (batch,) = pack_traces(found, 4096)

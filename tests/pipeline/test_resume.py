@@ -106,6 +106,8 @@ def test_golden_numbers_stay(undisturbed: Path):
     """A refactor may not move these: losses of pretraining and rewards of RL, as they were when written down."""
     lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["stage"] == "start"]
+    validated = [line["step"] for line in lines if "validation_loss" in line]
+    assert validated == [5, 10, 12]
     golden = json.loads((Path(__file__).parent / "golden.json").read_text())
     assert losses == pytest.approx(golden["losses"], abs=2e-3)
     rewards = [line["reward"] for line in lines if line["stage"] == "zero"]

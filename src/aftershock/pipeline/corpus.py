@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aftershock.address import generator
 from aftershock.errors import RecipeError
 from aftershock.learn import Batch, pack_documents
-from aftershock.tasks import Problem, Style, Task
+from aftershock.tasks import Problem, Split, Style, Task
 from aftershock.text import Tokenizer, zero_prompt
 
 
@@ -39,9 +39,9 @@ class Document(NamedTuple):
 
 
 def draw_problems(
-    tasks: Sequence[Task], weights: Sequence[float], count: int, *address: int | str
+    tasks: Sequence[Task], weights: Sequence[float], count: int, *address: int | str, split: Split = "train"
 ) -> list[tuple[Task, Problem]]:
-    """Draw `count` training problems at an address, tasks chosen by weight.
+    """Draw `count` problems of a split at an address, tasks chosen by weight.
 
     Every problem has an address of its own, so a longer draw begins with the shorter one.
     """
@@ -49,7 +49,7 @@ def draw_problems(
     for number in range(count):
         rng = generator(*address, number)
         chosen = rng.choices(tasks, weights)[0]
-        drawn.append((chosen, chosen.draw("train", rng.getrandbits(48))))
+        drawn.append((chosen, chosen.draw(split, rng.getrandbits(48))))
     return drawn
 
 
@@ -61,19 +61,22 @@ def trace(task: Task, problem: Problem, rng: random.Random, style: Style) -> str
     return text
 
 
-def texts(corpus: Corpus, count: int, *address: int | str) -> Iterator[tuple[str, str]]:
+def texts(corpus: Corpus, count: int, *address: int | str, split: Split = "train") -> Iterator[tuple[str, str]]:
     """Yield `count` (question, completion) pairs at an address."""
-    for number, (task, problem) in enumerate(draw_problems(corpus.tasks, corpus.weights, count, *address)):
+    drawn = draw_problems(corpus.tasks, corpus.weights, count, *address, split=split)
+    for number, (task, problem) in enumerate(drawn):
         rng = generator(*address, number, "trace")
         yield problem.prompt, trace(task, problem, rng, corpus.style(task, rng))
 
 
-def documents(corpus: Corpus, tokenizer: Tokenizer, tokens: int, *address: int | str) -> list[Document]:
+def documents(
+    corpus: Corpus, tokenizer: Tokenizer, tokens: int, *address: int | str, split: Split = "train"
+) -> list[Document]:
     """Return documents of about `tokens` tokens altogether at an address."""
     found: list[Document] = []
     size, part = 0, 0
     while size < tokens:
-        for question, completion in texts(corpus, 32, *address, part):
+        for question, completion in texts(corpus, 32, *address, part, split=split):
             if size >= tokens:
                 break
             prompt = tokenizer.encode(zero_prompt(question))

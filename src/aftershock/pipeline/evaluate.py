@@ -94,32 +94,31 @@ def sample(
     return [Judged(problem, group, [next(rewards) for _ in group]) for problem, group in zip(problems, groups)]
 
 
-def measure(judged: Sequence[Judged], when: str, seed: int, pass_k: int = 0) -> list[Measurement]:
-    """Measure every task apart, then all together; `pass_k` of 0 means as many as there are samples."""
+def measure(judged: Sequence[Judged], when: str, seed: int) -> list[Measurement]:
+    """Measure every task apart, then all together; votes and pass@k are of as many samples as there are."""
     names = list(dict.fromkeys(one.problem.task for one in judged))
     suites = {name: [one for one in judged if one.problem.task == name] for name in names}
     if len(names) > 1:
         suites["all"] = list(judged)
-    return [m for suite, part in suites.items() for m in _measure_suite(suite, part, when, seed, pass_k)]
+    return [m for suite, part in suites.items() for m in _measure_suite(suite, part, when, seed)]
 
 
-def _measure_suite(suite: str, judged: Sequence[Judged], when: str, seed: int, pass_k: int) -> list[Measurement]:
+def _measure_suite(suite: str, judged: Sequence[Judged], when: str, seed: int) -> list[Measurement]:
     scored = [one for one in judged if one.right]
-    samples = max((len(one.completions) for one in judged), default=1)
-    k = min(pass_k or samples, samples)
-    values: dict[str, tuple[list[list[float]], int]] = {
-        "pass@1": ([one.right for one in scored], samples),
-        "mean_tokens": ([[float(len(c.tokens)) for c in one.completions] for one in judged], samples),
-        "check_or_retry_rate": ([_flags(one, "checks_or_retries") for one in judged], samples),
-        "switch_rate": ([_flags(one, "switches") for one in judged], samples),
+    k = max((len(one.completions) for one in judged), default=1)
+    values: dict[str, list[list[float]]] = {
+        "pass@1": [one.right for one in scored],
+        "mean_tokens": [[float(len(c.tokens)) for c in one.completions] for one in judged],
+        "check_or_retry_rate": [_flags(one, "checks_or_retries") for one in judged],
+        "switch_rate": [_flags(one, "switches") for one in judged],
     }
     if k > 1:
         passed = [[pass_at_k(len(one.right), int(sum(one.right)), min(k, len(one.right)))] for one in scored]
-        values["pass@k"] = (passed, k)
-        values["majority@k"] = ([[_majority(one, k)] for one in scored], k)
+        values["pass@k"] = passed
+        values["majority@k"] = [[_majority(one, k)] for one in scored]
     return [
-        _measurement(suite, metric, when, mean_interval(groups), len(groups), k_used, seed)
-        for metric, (groups, k_used) in values.items()
+        _measurement(suite, metric, when, mean_interval(groups), len(groups), k, seed)
+        for metric, groups in values.items()
         if groups
     ]
 

@@ -59,13 +59,14 @@ def _train(stage: PretrainStage, context: Context, model: CausalLM, corpus: Corp
         learner.load_state(checkpoint.tensors, checkpoint.scalars)
         context.reporter.note(f"going on from step {checkpoint.step}")
     address, size = (context.seed, context.name), stage.optim.micro_tokens
-    heldout_batches = pack_traces(documents(corpus, tokenizer, HELDOUT_TOKENS, *address, "heldout"), size)
+    heldout_documents = documents(corpus, tokenizer, HELDOUT_TOKENS, *address, "heldout", split="heldout")
+    heldout_batches = pack_traces(heldout_documents, size)
     for step in range(checkpoint.step if checkpoint else 0, stage.steps):
         found = documents(corpus, tokenizer, stage.tokens_per_step, *address, "train", step)
         metrics = learner.step(pack_traces(found, size))
         due = step + 1 == stage.steps or (step + 1) % stage.checkpoint_every == 0
         if due:
-            metrics["heldout_loss"] = _heldout_loss(learner, heldout_batches)
+            metrics["validation_loss"] = _heldout_loss(learner, heldout_batches)
         tokens = sum(len(document.tokens) for document in found)
         work = flops.work(config, tokens / len(found), tokens)
         context.reporter.step(step + 1, metrics, context.folder.record(step + 1, metrics, {}, work))
@@ -75,7 +76,7 @@ def _train(stage: PretrainStage, context: Context, model: CausalLM, corpus: Corp
 
 @torch.no_grad()
 def _heldout_loss(learner: Learner, batches: list[Batch]) -> float:
-    """Return the cross entropy, in nats a token, on documents that aren't trained on."""
+    """Return the cross entropy, in nats a token, on traces of held-out problems."""
     model = learner.model.eval()  # so that a mixture doesn't count these tokens in the load it balances
     total = sum(token_logprobs(model, b.tokens, b.segments, b.mask)[0].sum().item() for b in batches)
     return -total / batches[0].whole.tokens
@@ -93,6 +94,14 @@ def _measure(
     )
     with Judge(tasks, RewardTable(), stage.max_tokens) as judge:
         problems = heldout(tasks, stage.eval.problems)
-        judged: list[Judged] = sample(engine, judge, problems, params, (context.name, "after"))
+        told, total = "measuring the model", len(problems) * params.n
+        judged: list[Judged] = sample(
+            engine,
+            judge,
+            problems,
+            params,
+            (context.name, "after"),
+            on_progress=lambda done: context.reporter.progress(told, done, total),
+        )
     context.folder.save_rows("eval-after", rows(judged, stage.steps))
     return [asdict(m) for m in measure(judged, "after", context.seed)]

@@ -114,8 +114,9 @@ def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> d
     """Take the optimiser's steps. Groups without signal move nothing and are left out, unless a KL term holds them."""
     began = time.perf_counter()
     stage, learner = loop.stage, loop.learner
-    held = [one for one in judged if stage.loss.kl > 0 or _has_signal(one)]
-    samples = _samples(held[: stage.problems_per_step], stage.loss.kind)
+    telling = [one for one in judged if _has_signal(one)]
+    silent = [one for one in judged if stage.loss.kl > 0 and not _has_signal(one)]
+    samples = _samples([*telling, *silent][: stage.problems_per_step], stage.loss.kind)
     parts = [
         pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens) for part in split(samples, stage.minibatches)
     ]

@@ -51,11 +51,3 @@ def behaviour(reasoning: str) -> Behaviour:
     languages = [match.lastgroup for match in _WORD.finditer(reasoning)]
     switches = sum(a != b for a, b in itertools.pairwise(languages))
     return Behaviour(len(_CHECK.findall(reasoning)), len(_RETRY.findall(reasoning)), switches)
-
-
-def language_of(text: str) -> str | None:
-    """Return "zh" or "en" by which has more words (a Chinese character counts as one), None where there are none."""
-    counts = {"zh": 0, "en": 0}
-    for match in _WORD.finditer(text):
-        counts[match.lastgroup or "en"] += len(match.group()) if match.lastgroup == "zh" else 1
-    return None if not any(counts.values()) else max(counts, key=lambda name: counts[name])
