@@ -19,6 +19,21 @@ class Interval:
     problems: int
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a model: which `metric` on which `suite`, its 95% interval, n problems, k samples, the seed."""
+
+    suite: str
+    metric: str
+    when: str
+    value: float
+    low: float
+    high: float
+    n: int
+    k: int
+    seed: int
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Return the unbiased chance that at least one of `k` samples is right, from `c` right among `n` drawn.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from aftershock.generate import Completion, Engine, SamplingParams
-from aftershock.stats import Interval, majority_at_k, mean_interval, pass_at_k
+from aftershock.stats import Interval, Measurement, majority_at_k, mean_interval, pass_at_k
 from aftershock.tasks import Problem, Task
 from aftershock.text import Tokenizer, zero_prompt
 from aftershock.text.behaviour import behaviour
@@ -28,21 +28,6 @@ class Judged:
     def right(self) -> list[float]:
         """1 for a right answer and 0 for a wrong one, unverifiable ones left out."""
         return [float(r.verdict.outcome == "right") for r in self.rewards if r.counted]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One number of a model: which `metric` on which `suite`, its 95% interval, n problems, k samples, the seed."""
-
-    suite: str
-    metric: str
-    when: str
-    value: float
-    low: float
-    high: float
-    n: int
-    k: int
-    seed: int
 
 
 def heldout(tasks: Sequence[Task], count: int) -> list[Problem]:

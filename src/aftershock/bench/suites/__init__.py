@@ -1,0 +1,1 @@
+"""The suites by name: one file a benchmark."""
