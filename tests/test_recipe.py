@@ -127,7 +127,10 @@ def test_all_faults_are_told_at_once_each_with_file_key_value_and_wish(tmp_path)
     ("change", "words"),
     [
         (("[run]", "[rum]"), "run.name: missing"),
-        (('kind = "rl"', 'kind = "rll"'), 'stage.zero.kind = "rll": should be "pretrain" or "rl", did you mean "rl"?'),
+        (
+            ('kind = "rl"', 'kind = "rll"'),
+            'stage.zero.kind = "rll": should be "pretrain" or "sft" or "rl", did you mean "rl"?',
+        ),
         (('kind = "rl"', ""), 'stage.zero.kind: should be "pretrain" or "rl"'),
         (('from = "first"', 'from = "zero"'), "stands before it"),
         (('from = "first"', 'from = "frist"'), 'did you mean "first"?'),

@@ -35,3 +35,7 @@ class VerifierError(AftershockError):
 
 class TrainingError(AftershockError):
     """A training step that can't be taken: samples, batches or gradients that would spoil the weights."""
+
+
+class DataError(AftershockError):
+    """A dataset that can't be read, or rows that aren't prompts with completions."""

@@ -144,7 +144,35 @@ class RLStage(_Table):
     checkpoint_every: int = Field(10, ge=1)
 
 
-Stage = Annotated[PretrainStage | RLStage, Field(discriminator="kind")]
+class LoraTable(_Table):
+    """`[stage.NAME.lora]`: low-rank adapters are trained, not the weights; `targets` are layers' names, none means all."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    targets: tuple[str, ...] = ()
+
+
+class SFTStage(_Table):
+    """`kind = "sft"`: supervised fine-tuning on prompts with their completions; the loss is on completions alone."""
+
+    kind: Literal["sft"]
+    source: str = Field("base", alias="from")
+    data: tuple[str, ...]  # earlier stages that make data, JSONL files, or hub:ORG/NAME[:SPLIT]
+    epochs: int = Field(2, ge=1)  # R1: 2 to 3
+    tokens_per_step: int = Field(16384, ge=64)
+    max_length: int = Field(32768, ge=8)  # tokens of prompt and completion; longer examples are left out and counted
+    validation: float = Field(0.02, ge=0, lt=1)  # share of the prompts kept for the validation loss
+    patience: int = Field(0, ge=0)  # validations without a better loss before the stage ends early; 0 is off
+    lora: LoraTable | None = None
+    tasks: tuple[TaskTable, ...] = ()  # what is measured before and after; none measures nothing
+    optim: OptimTable = OptimTable()
+    eval: EvalTable = EvalTable()
+    max_tokens: int = Field(256, ge=1)  # of an evaluation's completion
+    max_rows: int = Field(256, ge=1)
+    checkpoint_every: int = Field(50, ge=1)  # also how often the validation loss is taken
+
+
+Stage = Annotated[PretrainStage | SFTStage | RLStage, Field(discriminator="kind")]
 
 
 class Recipe(_Table):

@@ -12,9 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from aftershock import toml
 from aftershock.errors import RecipeError
-from aftershock.recipe import PretrainStage, Recipe, RLStage, RunTable
+from aftershock.recipe import PretrainStage, Recipe, RLStage, RunTable, SFTStage, Stage
 
-STAGE_KINDS: dict[str, type[PretrainStage] | type[RLStage]] = {"pretrain": PretrainStage, "rl": RLStage}
+STAGE_KINDS: dict[str, type[Any]] = {
+    "pretrain": PretrainStage,
+    "sft": SFTStage,
+    "rl": RLStage,
+}
 SHIPPED_BASE = "base"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -73,8 +77,13 @@ def _parse_stage(name: str, table: Any) -> tuple[Any, list[Fault]]:
     stage, faults = _parse(STAGE_KINDS[kind], table, place)
     if stage is None:
         return None, faults
-    rules = _rl_faults(stage) if isinstance(stage, RLStage) else _pretrain_faults(stage)
-    return stage, [((*place, *key), text) for key, text in (*rules, *_shared_faults(stage))]
+    return stage, [((*place, *key), text) for key, text in (*_own_faults(stage), *_shared_faults(stage))]
+
+
+def _own_faults(stage: Stage) -> Iterator[Fault]:
+    if isinstance(stage, RLStage):
+        return _rl_faults(stage)
+    return _sft_faults(stage) if isinstance(stage, SFTStage) else _pretrain_faults(stage)
 
 
 def _parse(table: type[BaseModel], values: Any, place: toml.Key) -> tuple[Any, list[Fault]]:
@@ -182,13 +191,13 @@ def _source_fault(source: str, earlier: list[str], names: list[str], folder: Pat
     )
 
 
-def _shared_faults(stage: PretrainStage | RLStage) -> Iterator[Fault]:
-    if not stage.tasks:
+def _shared_faults(stage: Stage) -> Iterator[Fault]:
+    if not stage.tasks and not isinstance(stage, SFTStage):
         yield ("tasks",), f"there is no task; add a [[stage.NAME.tasks]] table to the {stage.kind} stage"
     for index, task in enumerate(stage.tasks):
         if not task.languages:
             yield ("tasks", index, "languages"), 'should name at least one language, such as ["en"]'
-    if stage.optim.warmup > stage.steps:
+    if not isinstance(stage, SFTStage) and stage.optim.warmup > stage.steps:
         yield ("optim", "warmup"), f"is longer than the stage's steps = {stage.steps}"
     for index, beta in enumerate(stage.optim.betas):
         if not 0 <= beta < 1:
@@ -205,6 +214,13 @@ def _pretrain_faults(stage: PretrainStage) -> Iterator[Fault]:
         yield ("model",), "missing: say [stage.NAME.model] for new weights, or from = for existing ones"
     if stage.source is not None and stage.model is not None:
         yield ("from",), "can't go together with a [stage.NAME.model] table: weights are either taken or new"
+
+
+def _sft_faults(stage: SFTStage) -> Iterator[Fault]:
+    if not stage.data:
+        yield ("data",), "is empty; name earlier stages that make data, JSONL files, or hub:ORG/NAME"
+    if stage.patience and not stage.validation:
+        yield ("patience",), "needs a validation loss to look at; set validation above 0 or leave this out"
 
 
 def _rl_faults(stage: RLStage) -> Iterator[Fault]:

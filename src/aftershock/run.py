@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 METRICS, TIMINGS, SUMMARY, FACTS = "metrics.jsonl", "timings.jsonl", "summary.json", "run.json"
 BEGIN, DONE = "begin.json", "done.json"
+CHECKPOINTS, BEST = "checkpoints", "best"  # the last states of a stage, and that of its best validation
 LIBRARIES = ("aftershock", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
@@ -67,7 +68,8 @@ class Run:
             facts, notes = _facts(folder, recipe, resume)
             disk.remove_strays(folder)
             for done in folder.glob(f"stages/*/{DONE}"):
-                disk.remove_folder(done.with_name("checkpoints"))  # a kill may have come between the two
+                for place in (CHECKPOINTS, BEST):  # a kill may have come between the two
+                    disk.remove_folder(done.with_name(place))
             disk.write_json(folder / FACTS, facts)
             disk.write_bytes(folder / "recipe.toml", recipe_text.encode())
             notes += _keep_task_files(folder, recipe)
@@ -153,27 +155,29 @@ class StageFolder:
         elif not run.finished(name):
             self._rewind()
 
-    def resume(self) -> Checkpoint | None:
-        """Return the last checkpoint, None where the stage has none and begins."""
-        return checkpoints.read(self.folder / "checkpoints")
+    def resume(self, place: str = CHECKPOINTS) -> Checkpoint | None:
+        """Return the last checkpoint (or, with BEST, that of the best validation); None where there is none yet."""
+        return checkpoints.read(self.folder / place)
 
     def _rewind(self) -> None:
         """Cut away what was recorded after the last checkpoint, or since the stage began where there is none."""
-        found = checkpoints.latest(self.folder / "checkpoints")
+        found = checkpoints.latest(self.folder / CHECKPOINTS)
         step, marks = found or (0, disk.read_json(self.folder / BEGIN))
         self._restore(marks, step)
         for path in self.folder.glob("rollouts/step-*.jsonl.gz"):
             if int(path.name[5:].split(".")[0]) > step:
                 path.unlink()
 
-    def checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", scalars: Mapping[str, Any]) -> None:
+    def checkpoint(
+        self, step: int, tensors: "Mapping[str, Tensor]", scalars: Mapping[str, Any], place: str = CHECKPOINTS
+    ) -> None:
         """Keep the state after `step`: all that the rest of the stage depends on. `scalars` must be JSON-able.
 
-        Call it after the step's `rollouts` and `record`. The last two checkpoints stay.
+        Call it after the step's `rollouts` and `record`. The last two checkpoints of a `place` stay.
         """
         for name in (METRICS, TIMINGS):
             _sync(self.run.folder / name)
-        checkpoints.write(self.folder / "checkpoints", Checkpoint(step, dict(tensors), dict(scalars)), self._marks())
+        checkpoints.write(self.folder / place, Checkpoint(step, dict(tensors), dict(scalars)), self._marks())
 
     def record(
         self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float], work: Work | None = None
@@ -232,9 +236,10 @@ class StageFolder:
 
         Its checkpoints go; `record` stays in done.json.
         """
-        self.account(self.stage.steps, {})
+        self.account(max((line["step"] for line in self.history()), default=0), {})
         self.save_json("done", dict(record))
-        disk.remove_folder(self.folder / "checkpoints")
+        for place in (CHECKPOINTS, BEST):
+            disk.remove_folder(self.folder / place)
         return self.run.stage_summary(self.name)
 
     def _marks(self) -> dict[str, int]:

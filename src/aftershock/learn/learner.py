@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aftershock import models
 from aftershock.errors import CheckpointError, TrainingError
+from aftershock.learn import lora
 from aftershock.learn.batch import Batch
 from aftershock.learn.logprobs import token_logprobs
 from aftershock.learn.losses import LOSSES, LossValue, Terms, cross_entropy
@@ -61,6 +62,7 @@ class Learner:
         self.total_steps = total_steps
         self.steps_done = 0
         self.optimiser = adamw(model, optim)
+        self.balance_rate = 0.0 if any(lora.adapted(model)) else optim.balance_rate  # frozen weights: a frozen gate
         self.reference: LanguageModel | None = None
         if self.loss is not None and self.loss.kl > 0:
             self.reference = copy.deepcopy(model).requires_grad_(False).eval()
@@ -78,6 +80,7 @@ class Learner:
         metrics = self._accumulate(batches).metrics(tokens)
         metrics |= {"grad_norm": self._clip(metrics["loss"]), "lr": self._set_rate(), "tokens": float(tokens)}
         self.optimiser.step()
+        lora.refresh(self.model)
         self.steps_done += 1
         return metrics | self._balance()
 
@@ -218,7 +221,7 @@ class Learner:
         return rate
 
     def _balance(self) -> dict[str, float]:
-        loads = models.balance(self.model, self.optim.balance_rate)
+        loads = models.balance(self.model, self.balance_rate)
         # A mixture that no token passed, such as an untrained MTP module's, has no load to tell of.
         even = {layer: (load / load.mean()).tolist() for layer, load in loads.items() if load.any()}
         each = {f"load/{layer}/{expert}": load for layer, shares in even.items() for expert, load in enumerate(shares)}

@@ -155,6 +155,10 @@ class DenseConfig(ModelConfig):
         """Key-value heads; as many as query heads where config.json says null or nothing."""
         return self.num_key_value_heads or self.num_attention_heads
 
+    def to_dict(self) -> dict[str, Any]:
+        said = super().to_dict()
+        return said if self.head_dim else {k: v for k, v in said.items() if k != "head_dim"}  # Qwen2 can't take null
+
     @property
     def rope_dim(self) -> int:
         return self.head_dim or self.hidden_size // self.num_attention_heads

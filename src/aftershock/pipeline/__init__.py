@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from aftershock.pipeline import pretrain, rl
+from aftershock.pipeline import pretrain, rl, sft
 from aftershock.pipeline.context import Context, shipped_base
 from aftershock.recipe import Recipe
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Context", "execute", "shipped_base"]
 
-KINDS: dict[str, Any] = {"pretrain": pretrain.run, "rl": rl.run}
+KINDS: dict[str, Any] = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 
 
 def execute(recipe: Recipe, run: "Run", reporter: "Reporter") -> dict[str, Any]:
@@ -26,12 +26,6 @@ def execute(recipe: Recipe, run: "Run", reporter: "Reporter") -> dict[str, Any]:
             continue
         folder = run.stage(name, stage)
         context = Context(recipe, run, name, folder, reporter)
-        reporter.start(
-            name,
-            stage.kind,
-            stage.steps,
-            {"tasks": ", ".join(table.name for table in stage.tasks), "seed": recipe.run.seed},
-        )
         evals = KINDS[stage.kind](stage, context)
         reporter.finish(name, folder.finish({"evals": evals}))
         run.write_summary()

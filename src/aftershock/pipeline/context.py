@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aftershock.errors import RecipeError
-from aftershock.recipe import Recipe, TaskTable
+from aftershock.recipe import Recipe, Stage, TaskTable
 from aftershock.tasks import Task, task
 
 if TYPE_CHECKING:
@@ -27,6 +27,16 @@ class Context:
     @property
     def seed(self) -> int:
         return self.recipe.run.seed
+
+    @property
+    def stage(self) -> Stage:
+        """This stage's own table."""
+        return self.recipe.stage[self.name]
+
+    def begin(self, steps: int) -> None:
+        """Tell who watches that the stage begins, and how many steps it has."""
+        tasks = ", ".join(table.name for table in self.stage.tasks)
+        self.reporter.start(self.name, self.stage.kind, steps, {"tasks": tasks or "none", "seed": self.seed})
 
 
 def shipped_base() -> Path:

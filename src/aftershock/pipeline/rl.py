@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -16,6 +16,7 @@ from aftershock.models import load, save
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.evaluate import Judged, heldout, measure, rows, sample
+from aftershock.pipeline.exam import examine
 from aftershock.recipe import RLStage
 from aftershock.tasks import Task
 from aftershock.text import Tokenizer
@@ -45,13 +46,14 @@ def run(stage: RLStage, context: Context) -> list[dict]:
     source = model_folder(stage.source, context)
     policy, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
     tasks = build_tasks(stage.tasks, context)
+    context.begin(stage.steps)
     learner = Learner(policy, stage.optim, stage.loss, stage.steps * stage.minibatches)
     engine = Engine(policy, tokenizer, max_rows=stage.max_rows)
     with Judge(tasks, stage.reward, stage.max_tokens) as judge:
         loop = Loop(stage, context, tasks, engine, judge, learner, policy.config.to_dict())
-        before = _evaluation(loop, "before", 0)
+        before = examine(context, engine, judge, tasks, "before", 0)
         _train(loop)
-        after = _evaluation(loop, "after", stage.steps)
+        after = examine(context, engine, judge, tasks, "after", stage.steps)
     save(policy, context.folder.model_folder)
     return [*before, *after]
 
@@ -192,31 +194,3 @@ def _quick_evaluation(loop: Loop) -> dict[str, float]:
     found = [m for m in measure(judged, "during", loop.context.seed) if m.metric == "pass@1"]
     metrics = {f"heldout/{m.suite}": m.value for m in found}
     return metrics | {f"heldout/{m.suite}_{end}": getattr(m, end) for m in found for end in ("low", "high")}
-
-
-def _evaluation(loop: Loop, when: str, step: int) -> list[dict]:
-    """Measure on the held-out problems and keep the answers; what was measured before a kill is read back."""
-    folder = loop.context.folder
-    kept = folder.read_json(f"eval-{when}")
-    if kept is not None:
-        return kept
-    problems = heldout(loop.tasks, loop.stage.eval.problems)
-    params = _params(loop, loop.stage.eval.samples, loop.stage.eval.temperature)
-    total = len(problems) * params.n
-    label = (*loop.address, "eval")
-    told = f"measuring {when} the stage"
-    judged = sample(
-        loop.engine,
-        loop.judge,
-        problems,
-        params,
-        label,
-        on_progress=lambda done: loop.context.reporter.progress(told, done, total),
-    )
-    folder.save_rows(f"eval-{when}", rows(judged, step))
-    sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
-    folder.account(step, {"eval": 1.0}, flops.work(loop.config, sampled / total, 0, sampled))
-    evals = [asdict(m) for m in measure(judged, when, loop.context.seed)]
-    folder.save_json(f"eval-{when}", evals)
-    loop.context.run.write_summary()
-    return evals

@@ -88,7 +88,7 @@ class Curves:
             self._load,
         )
         pretrain = (self._loss, self._load)
-        chosen = pretrain if self.stage.kind == "pretrain" else rl
+        chosen = rl if self.stage.kind == "rl" else pretrain
         charts = [chart for make in chosen if (chart := make()) is not None]
         return [*charts, *self._by_task()]
 

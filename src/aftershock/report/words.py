@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from aftershock.recipe import PretrainStage, RLStage, Stage, TaskTable
+from aftershock.recipe import PretrainStage, RLStage, SFTStage, Stage, TaskTable
 
 LOSSES = {
     "grpo": "GRPO (Shao et al. 2024), as R1-Zero",
@@ -13,7 +13,7 @@ LOSSES = {
     "gspo": "GSPO (Zheng et al. 2025)",
     "cispo": "CISPO (MiniMax 2025)",
 }
-KINDS = {"rl": "reinforcement learning", "pretrain": "pretraining"}
+KINDS = {"rl": "reinforcement learning", "pretrain": "pretraining", "sft": "supervised fine-tuning"}
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {"base": "the nano base model that ships with aftershock"}
 
@@ -24,6 +24,8 @@ def method(table: dict[str, Any]) -> list[str]:
         stage = TypeAdapter(Stage).validate_python(table)
     except ValidationError:
         return []
+    if isinstance(stage, SFTStage):
+        return _sft(stage)
     return _rl(stage) if isinstance(stage, RLStage) else _pretrain(stage)
 
 
@@ -51,6 +53,15 @@ def _kl(stage: RLStage) -> str:
     if not stage.loss.kl:
         return ", no penalty for leaving the start"
     return f", a penalty of {stage.loss.kl:g} × KL for leaving the reference"
+
+
+def _sft(stage: SFTStage) -> list[str]:
+    source = SOURCES.get(stage.source, stage.source)
+    share = f", as adapters of rank {stage.lora.rank}" if stage.lora else ""
+    return [
+        f"Supervised fine-tuning of {source}{share}: next-token prediction on the completions of "
+        f"{', '.join(stage.data)}, {stage.epochs} times over, about {stage.tokens_per_step:,} tokens a step, learning rate {stage.optim.lr:g}."
+    ]
 
 
 def _pretrain(stage: PretrainStage) -> list[str]:
@@ -101,11 +112,11 @@ GLOSSARY = (  # (term, meaning, the kinds of stage it belongs to; "" is any)
         "How much the probabilities used for writing differ from those used for learning; 0 would be perfect.",
         "rl",
     ),
-    ("Loss", "How surprised the model is by the next token of a text, in nats; lower is better.", "pretrain"),
+    ("Loss", "How surprised the model is by the next token of a text, in nats; lower is better.", "pretrain sft"),
     ("FLOPs", "Floating-point operations: how much was computed, whatever the machine.", ""),
 )
 
 
 def glossary(kinds: set[str]) -> list[tuple[str, str]]:
     """Return (term, meaning) for the terms that a run with these kinds of stage uses."""
-    return [(term, meaning) for term, meaning, kind in GLOSSARY if not kind or kind in kinds]
+    return [(term, meaning) for term, meaning, kind in GLOSSARY if not kind or kinds & set(kind.split())]

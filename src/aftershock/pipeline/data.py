@@ -1,0 +1,144 @@
+"""Examples to fine-tune on: prompts with their completions, from earlier stages, JSONL files or the hub."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aftershock.address import generator, key
+from aftershock.errors import DataError
+from aftershock.pipeline.context import Context
+from aftershock.pipeline.corpus import Document
+from aftershock.text import Message, Tokenizer, chat_prompt, prompt_for
+from aftershock.text.reasoning import THINK_OPEN
+from aftershock.text.template import BOS
+
+DATA = "data.jsonl"  # what a stage that makes data leaves in its folder
+_HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a model is told and what it should write: `prompt` holds the turns, `completion` the last assistant's."""
+
+    prompt: tuple[Message, ...]
+    completion: str
+
+
+def examples(names: Sequence[str], context: Context) -> list[Example]:
+    """Return the examples of all the named sources, in order; DataError names the source and line of what won't do."""
+    return [
+        _example(row, f"{name}, row {number}") for name in names for number, row in enumerate(_rows(name, context), 1)
+    ]
+
+
+def _rows(name: str, context: Context) -> Iterator[dict[str, Any]]:
+    if name.startswith(_HUB):
+        yield from _hub(name.removeprefix(_HUB))
+        return
+    made = name in context.recipe.stage
+    path = context.run.stage(name, context.recipe.stage[name]).folder / DATA if made else context.recipe.locate(name)
+    yield from _jsonl(path)
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _object(line, path, number)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} can't be read ({error}): `data` names earlier stages, JSONL files or hub:ORG/NAME"
+        ) from error
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: holds a {type(row).__name__}, wanted a JSON object")
+    return row
+
+
+def _hub(name: str) -> Iterator[dict[str, Any]]:
+    repository, _, split = name.partition(":")
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise DataError(f'hub:{name} needs the datasets library: pip install "aftershock[bench]"') from error
+    try:
+        yield from load_dataset(repository, split=split or "train")
+    except Exception as error:
+        raise DataError(f"hub:{name} can't be had ({error}); download it and name its JSONL file instead") from error
+
+
+def _example(row: dict[str, Any], where: str) -> Example:
+    """Read one row in either of the two forms that trainers share: `messages`, or `prompt` and `completion`."""
+    turns = row.get("messages")
+    if turns is None and isinstance(row.get("completion"), str):
+        prompt = row.get("prompt")
+        turns = [*_turns(prompt), {"role": "assistant", "content": row["completion"]}]
+    if (
+        not isinstance(turns, list)
+        or len(turns) < 2
+        or not all(map(_is_message, turns))
+        or turns[-1]["role"] != "assistant"
+    ):
+        raise DataError(
+            f"{where}: wanted `prompt` and `completion`, or `messages` that end with an assistant's turn; "
+            f"its fields are {', '.join(row) or 'none'}"
+        )
+    return Example(tuple(turns[:-1]), turns[-1]["content"])
+
+
+def _turns(prompt: object) -> list[Any]:
+    return prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+
+
+def _is_message(turn: object) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("content"), str) and isinstance(turn.get("role"), str)
+
+
+def encode(example: Example, tokenizer: Tokenizer) -> Document:
+    """Return prompt, completion and end token in the model's own prompt form.
+
+    A prompt form that begins the reasoning (`<think>`) takes it from the completion's head; in the chat form a
+    completion that doesn't think gets a prompt that doesn't ask for it.
+    """
+    completion = example.completion
+    thinks = THINK_OPEN[:-1] in completion or "</think>" in completion
+    if tokenizer.template == "chat":
+        prompt = chat_prompt(example.prompt, prefill_think=thinks)
+    else:
+        prompt = prompt_for(tokenizer.template, example.prompt[-1]["content"])
+    if thinks:
+        completion = completion.lstrip().removeprefix(THINK_OPEN).lstrip("\n")
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    head = [*start, *tokenizer.encode(prompt.removeprefix(BOS))]
+    return Document([*head, *tokenizer.encode(completion), tokenizer.eos], len(head))
+
+
+def split(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """Return (train, validation); a hash of the prompt decides, so that equal prompts are never in both."""
+    kept = [key("validation", json.dumps(e.prompt, sort_keys=True)) / 2**64 < share for e in examples]
+    return [e for e, v in zip(examples, kept) if not v], [e for e, v in zip(examples, kept) if v]
+
+
+def batches(documents: Sequence[Document], tokens: int, epochs: int, *address: int | str) -> list[list[int]]:
+    """Return the documents' indices step by step, about `tokens` tokens each, every epoch in an order of its own."""
+    steps: list[list[int]] = []
+    for epoch in range(epochs):
+        order = list(range(len(documents)))
+        generator(*address, epoch).shuffle(order)
+        filled = tokens  # an epoch begins a step of its own
+        for index in order:
+            if filled >= tokens:
+                steps.append([])
+                filled = 0
+            steps[-1].append(index)
+            filled += len(documents[index].tokens)
+    return steps

@@ -1,0 +1,59 @@
+"""The examination of a stage's model on held-out problems: sampled, judged, measured and kept in the stage's folder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from aftershock.cost import flops
+from aftershock.generate import Engine, SamplingParams
+from aftershock.learn import Batch, token_logprobs
+from aftershock.models import CausalLM, LanguageModel
+from aftershock.pipeline.context import Context
+from aftershock.pipeline.evaluate import heldout, measure, rows, sample
+from aftershock.tasks import Task
+from aftershock.verify.judge import Judge
+
+
+def examine(context: Context, engine: Engine, judge: Judge, tasks: Sequence[Task], when: str, step: int) -> list[dict]:
+    """Measure on the held-out problems and keep the answers; what was measured before a kill is read back.
+
+    The stage's own `eval` table says how; `when` is "before" or "after", `step` the steps taken so far.
+    """
+    folder, table, stage = context.folder, context.stage.eval, context.stage
+    kept = folder.read_json(f"eval-{when}")
+    if kept is not None:
+        return kept
+    problems = heldout(tasks, table.problems)
+    params = SamplingParams(table.samples, stage.max_tokens, table.temperature, seed=context.seed)
+    total = len(problems) * params.n
+    told = f"measuring {when} the stage"
+    judged = sample(
+        engine,
+        judge,
+        problems,
+        params,
+        (context.seed, context.name, "eval"),
+        on_progress=lambda done: context.reporter.progress(told, done, total),
+    )
+    folder.save_rows(f"eval-{when}", rows(judged, step))
+    sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
+    folder.account(step, {"eval": 1.0}, flops.work(_config(engine.model), sampled / total, 0, sampled))
+    evals = [asdict(m) for m in measure(judged, when, context.seed)]
+    folder.save_json(f"eval-{when}", evals)
+    context.run.write_summary()
+    return evals
+
+
+def _config(model: LanguageModel) -> dict[str, Any]:
+    assert isinstance(model, CausalLM)
+    return model.config.to_dict()
+
+
+@torch.no_grad()
+def validation_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
+    """Return the cross entropy, in nats a token, over the batches of one pack."""
+    model.eval()  # so that a mixture doesn't count these tokens in the load it balances
+    total = sum(token_logprobs(model, b.tokens, b.segments, b.mask)[0].sum().item() for b in batches)
+    return -total / batches[0].whole.tokens
