@@ -129,9 +129,9 @@ def test_all_faults_are_told_at_once_each_with_file_key_value_and_wish(tmp_path)
         (("[run]", "[rum]"), "run.name: missing"),
         (
             ('kind = "rl"', 'kind = "rll"'),
-            'stage.zero.kind = "rll": should be "pretrain" or "sft" or "rl", did you mean "rl"?',
+            '"rll": should be "pretrain" or "sft" or "rl", did you mean "rl"?',
         ),
-        (('kind = "rl"', ""), 'stage.zero.kind: should be "pretrain" or "rl"'),
+        (('kind = "rl"', ""), 'stage.zero.kind: should be "pretrain" or "sft"'),
         (('from = "first"', 'from = "zero"'), "stands before it"),
         (('from = "first"', 'from = "frist"'), 'did you mean "first"?'),
         (("[stage.zero]", '[stage."a/b"]'), "names a folder"),

@@ -145,7 +145,7 @@ class RLStage(_Table):
 
 
 class LoraTable(_Table):
-    """`[stage.NAME.lora]`: low-rank adapters are trained, not the weights; `targets` are layers' names, none means all."""
+    """`[stage.NAME.lora]`: low-rank adapters are trained alone; `targets` are layers by name (none: all)."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)

@@ -60,7 +60,8 @@ def _sft(stage: SFTStage) -> list[str]:
     share = f", as adapters of rank {stage.lora.rank}" if stage.lora else ""
     return [
         f"Supervised fine-tuning of {source}{share}: next-token prediction on the completions of "
-        f"{', '.join(stage.data)}, {stage.epochs} times over, about {stage.tokens_per_step:,} tokens a step, learning rate {stage.optim.lr:g}."
+        f"{', '.join(stage.data)}, {stage.epochs} times over, about {stage.tokens_per_step:,} tokens a step, learning "
+        f"rate {stage.optim.lr:g}."
     ]
 
 
