@@ -93,10 +93,10 @@ def test_it_learns_and_a_broken_run_goes_on_to_the_same_bits(tmp_path: Path, mor
 
 def test_it_ends_early_with_the_best_weights(tmp_path: Path):
     own_data(tmp_path, 40)
-    wild = (
-        RECIPE.replace("lr = 1e-3", "lr = 0.3").replace("epochs = 2", "epochs = 9").replace("_every = 2", "_every = 1")
-    )
-    folder = run(tmp_path, "out", wild.replace("validation", "patience = 2\nvalidation"))
+    wild = RECIPE.replace("validation", "patience = 2\nvalidation")
+    for before, after in (("lr = 1e-3", "lr = 0.3"), ("epochs = 2", "epochs = 9"), ("_every = 2", "_every = 1")):
+        wild = wild.replace(before, after)
+    folder = run(tmp_path, "out", wild)
     seen = losses(folder)
     assert len(seen) < 30, "it went on to the end"
     best = seen.index(min(seen))
