@@ -132,7 +132,7 @@ def test_all_faults_are_told_at_once_each_with_file_key_value_and_wish(tmp_path)
             '"rll": should be "pretrain" or "sft" or "rl", did you mean "rl"?',
         ),
         (('kind = "rl"', ""), 'stage.zero.kind: should be "pretrain" or "sft"'),
-        (('from = "first"', 'from = "zero"'), "stands before it"),
+        (('from = "first"', 'from = "zero"'), "stands before this one"),
         (('from = "first"', 'from = "frist"'), 'did you mean "first"?'),
         (("[stage.zero]", '[stage."a/b"]'), "names a folder"),
         (("[stage.first]\n", '[stage.first]\nfrom = "base"\n'), "can't go together with a [stage.NAME.model] table"),

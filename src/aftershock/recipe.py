@@ -101,6 +101,7 @@ class RewardTable(_Table):
 
     accuracy: float = 1.0
     format: float = 0.1
+    language: float = 0.0  # share of the reasoning's words in the problem's language [R1 2.3.2]
     overlong_buffer: int = Field(0, ge=0)  # tokens before max_tokens over which the penalty rises to -1; 0 is off
     max_unverifiable: float = Field(0.05, ge=0, le=1)  # share of a step's rollouts past which the run stops
     timeout_seconds: float = Field(5.0, gt=0)  # of one verdict
@@ -172,7 +173,24 @@ class SFTStage(_Table):
     checkpoint_every: int = Field(50, ge=1)  # also how often the validation loss is taken
 
 
-Stage = Annotated[PretrainStage | SFTStage | RLStage, Field(discriminator="kind")]
+class SampleStage(_Table):
+    """`kind = "sample"`: completions of train problems by a model, the right and clean ones kept as data for `sft`."""
+
+    kind: Literal["sample"]
+    source: str = Field("base", alias="from")
+    tasks: tuple[TaskTable, ...]
+    problems: int = Field(..., ge=1)  # drawn, all tasks together
+    samples_per_problem: int = Field(4, ge=1)
+    keep: int = Field(1, ge=1)  # at most so many of a problem's completions
+    clean: tuple[str, ...] = ("one_language", "no_code_block", "short_paragraphs")  # or my_file.py:function
+    max_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    max_rows: int = Field(256, ge=1)
+    reward: RewardTable = RewardTable()
+
+
+TrainingStage = PretrainStage | SFTStage | RLStage
+Stage = Annotated[PretrainStage | SFTStage | SampleStage | RLStage, Field(discriminator="kind")]
 
 
 class Recipe(_Table):

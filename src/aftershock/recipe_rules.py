@@ -12,11 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from aftershock import toml
 from aftershock.errors import RecipeError
-from aftershock.recipe import PretrainStage, Recipe, RLStage, RunTable, SFTStage, Stage
+from aftershock.recipe import PretrainStage, Recipe, RLStage, RunTable, SampleStage, SFTStage, Stage, TrainingStage
 
 STAGE_KINDS: dict[str, type[Any]] = {
     "pretrain": PretrainStage,
     "sft": SFTStage,
+    "sample": SampleStage,
     "rl": RLStage,
 }
 SHIPPED_BASE = "base"
@@ -82,8 +83,13 @@ def _parse_stage(name: str, table: Any) -> tuple[Any, list[Fault]]:
 
 def _own_faults(stage: Stage) -> Iterator[Fault]:
     if isinstance(stage, RLStage):
-        return _rl_faults(stage)
-    return _sft_faults(stage) if isinstance(stage, SFTStage) else _pretrain_faults(stage)
+        yield from _rl_faults(stage)
+    elif isinstance(stage, SFTStage):
+        yield from _sft_faults(stage)
+    elif isinstance(stage, PretrainStage):
+        yield from _pretrain_faults(stage)
+    if not isinstance(stage, SampleStage):
+        yield from _training_faults(stage)
 
 
 def _parse(table: type[BaseModel], values: Any, place: toml.Key) -> tuple[Any, list[Fault]]:
@@ -161,16 +167,20 @@ def _top_faults(tables: dict[str, Any]) -> Iterator[Fault]:
 
 def _order_faults(stages: dict[str, Any], folder: Path) -> Iterator[Fault]:
     """Faults in stages' names and in where each takes its weights from; a stage is None where it could not be read."""
-    earlier: list[str] = []
+    earlier: dict[str, Any] = {}
     for name, stage in stages.items():
         if not _FOLDER_NAME.fullmatch(name):
             yield ("stage", name), "names a folder: use up to 64 letters, digits, - and _, a letter or digit first"
         if name.lower() in map(str.lower, earlier):
             yield ("stage", name), "differs from an earlier stage by letter case alone; give it another name"
         if stage is not None and stage.source is not None:
-            wrong = _source_fault(stage.source, earlier, list(stages), folder)
+            makers = [known for known, one in earlier.items() if not isinstance(one, SampleStage)]
+            wrong = _source_fault(stage.source, makers, list(stages), folder)
             yield from [(("stage", name, "from"), wrong)] if wrong else []
-        earlier.append(name)
+        for index, source in enumerate(stage.data if isinstance(stage, SFTStage) else ()):
+            if source in stages and not isinstance(earlier.get(source), SampleStage):
+                yield ("stage", name, "data", index), 'is not an earlier stage that makes data (kind = "sample")'
+        earlier[name] = stage
 
 
 def _source_fault(source: str, earlier: list[str], names: list[str], folder: Path) -> str | None:
@@ -180,7 +190,7 @@ def _source_fault(source: str, earlier: list[str], names: list[str], folder: Pat
     if source in earlier:
         return None
     if source in names:
-        return "is not an earlier stage; a stage takes its weights from one that stands before it in the file"
+        return "is no stage that makes weights and stands before this one in the file"
     path = Path(source).expanduser()
     if any((place / path / "config.json").is_file() for place in (folder, Path())):
         return None
@@ -197,6 +207,9 @@ def _shared_faults(stage: Stage) -> Iterator[Fault]:
     for index, task in enumerate(stage.tasks):
         if not task.languages:
             yield ("tasks", index, "languages"), 'should name at least one language, such as ["en"]'
+
+
+def _training_faults(stage: TrainingStage) -> Iterator[Fault]:
     if not isinstance(stage, SFTStage) and stage.optim.warmup > stage.steps:
         yield ("optim", "warmup"), f"is longer than the stage's steps = {stage.steps}"
     for index, beta in enumerate(stage.optim.betas):

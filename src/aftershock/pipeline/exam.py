@@ -12,16 +12,19 @@ from aftershock.learn import Batch, token_logprobs
 from aftershock.models import CausalLM, LanguageModel
 from aftershock.pipeline.context import Context
 from aftershock.pipeline.evaluate import heldout, measure, rows, sample
+from aftershock.recipe import TrainingStage
 from aftershock.tasks import Task
 from aftershock.verify.judge import Judge
 
 
-def examine(context: Context, engine: Engine, judge: Judge, tasks: Sequence[Task], when: str, step: int) -> list[dict]:
+def examine(
+    stage: TrainingStage, context: Context, engine: Engine, judge: Judge, tasks: Sequence[Task], when: str, step: int
+) -> list[dict]:
     """Measure on the held-out problems and keep the answers; what was measured before a kill is read back.
 
     The stage's own `eval` table says how; `when` is "before" or "after", `step` the steps taken so far.
     """
-    folder, table, stage = context.folder, context.stage.eval, context.stage
+    folder, table = context.folder, stage.eval
     kept = folder.read_json(f"eval-{when}")
     if kept is not None:
         return kept
@@ -39,14 +42,15 @@ def examine(context: Context, engine: Engine, judge: Judge, tasks: Sequence[Task
     )
     folder.save_rows(f"eval-{when}", rows(judged, step))
     sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
-    folder.account(step, {"eval": 1.0}, flops.work(_config(engine.model), sampled / total, 0, sampled))
+    folder.account(step, {"eval": 1.0}, flops.work(config_of(engine.model), sampled / total, 0, sampled))
     evals = [asdict(m) for m in measure(judged, when, context.seed)]
     folder.save_json(f"eval-{when}", evals)
     context.run.write_summary()
     return evals
 
 
-def _config(model: LanguageModel) -> dict[str, Any]:
+def config_of(model: LanguageModel) -> dict[str, Any]:
+    """Return the config.json of a model that an engine reads."""
     assert isinstance(model, CausalLM)
     return model.config.to_dict()
 

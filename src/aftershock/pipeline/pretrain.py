@@ -29,7 +29,7 @@ def run(stage: PretrainStage, context: Context) -> list[dict]:
     _train(stage, context, model, corpus, tokenizer)
     save(model, context.folder.model_folder, tokenizer=tokenizer)
     with Judge(tasks, RewardTable(), stage.max_tokens) as judge:
-        evals = examine(context, Engine(model, tokenizer, max_rows=256), judge, tasks, "after", stage.steps)
+        evals = examine(stage, context, Engine(model, tokenizer, max_rows=256), judge, tasks, "after", stage.steps)
     write_card(context, stage, model, evals)
     return evals
 

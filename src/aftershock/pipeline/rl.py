@@ -51,9 +51,9 @@ def run(stage: RLStage, context: Context) -> list[dict]:
     engine = Engine(policy, tokenizer, max_rows=stage.max_rows)
     with Judge(tasks, stage.reward, stage.max_tokens) as judge:
         loop = Loop(stage, context, tasks, engine, judge, learner, policy.config.to_dict())
-        before = examine(context, engine, judge, tasks, "before", 0)
+        before = examine(stage, context, engine, judge, tasks, "before", 0)
         _train(loop)
-        after = examine(context, engine, judge, tasks, "after", stage.steps)
+        after = examine(stage, context, engine, judge, tasks, "after", stage.steps)
     save(policy, context.folder.model_folder)
     return [*before, *after]
 

@@ -54,7 +54,7 @@ def _examine(
         return []
     tasks = build_tasks(stage.tasks, context)
     with Judge(tasks, RewardTable(), stage.max_tokens) as judge:
-        return examine(context, Engine(model, tokenizer, max_rows=stage.max_rows), judge, tasks, when, step)
+        return examine(stage, context, Engine(model, tokenizer, max_rows=stage.max_rows), judge, tasks, when, step)
 
 
 def _course(stage: SFTStage, context: Context, tokenizer: Tokenizer) -> Course:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from aftershock.recipe import PretrainStage, RLStage, SFTStage, Stage, TaskTable
+from aftershock.recipe import PretrainStage, RLStage, SampleStage, SFTStage, Stage, TaskTable
 
 LOSSES = {
     "grpo": "GRPO (Shao et al. 2024), as R1-Zero",
@@ -13,7 +13,12 @@ LOSSES = {
     "gspo": "GSPO (Zheng et al. 2025)",
     "cispo": "CISPO (MiniMax 2025)",
 }
-KINDS = {"rl": "reinforcement learning", "pretrain": "pretraining", "sft": "supervised fine-tuning"}
+KINDS = {
+    "rl": "reinforcement learning",
+    "pretrain": "pretraining",
+    "sft": "supervised fine-tuning",
+    "sample": "making data",
+}
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {"base": "the nano base model that ships with aftershock"}
 
@@ -26,6 +31,8 @@ def method(table: dict[str, Any]) -> list[str]:
         return []
     if isinstance(stage, SFTStage):
         return _sft(stage)
+    if isinstance(stage, SampleStage):
+        return _sample(stage)
     return _rl(stage) if isinstance(stage, RLStage) else _pretrain(stage)
 
 
@@ -62,6 +69,15 @@ def _sft(stage: SFTStage) -> list[str]:
         f"Supervised fine-tuning of {source}{share}: next-token prediction on the completions of "
         f"{', '.join(stage.data)}, {stage.epochs} times over, about {stage.tokens_per_step:,} tokens a step, learning "
         f"rate {stage.optim.lr:g}."
+    ]
+
+
+def _sample(stage: SampleStage) -> list[str]:
+    source = SOURCES.get(stage.source, stage.source)
+    return [
+        f"Data made by {source}: {stage.samples_per_problem} completions of each of {stage.problems:,} train problems "
+        f"({_tasks(stage.tasks)}) at temperature {stage.temperature:g}; at most {stage.keep} right ones a problem were "
+        f"kept, none twice, after the cleaners {', '.join(stage.clean) or '(none)'}."
     ]
 
 

@@ -87,7 +87,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _own_class(path: Path, attribute: str) -> type[Task]:
-    module = _own_module(path)
+    module = own_module(path)
     found = getattr(module, attribute, None)
     if found is None:
         tasks = [name for name, value in vars(module).items() if _is_task(value) and not inspect.isabstract(value)]
@@ -109,7 +109,7 @@ def _is_task(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Task) and value is not Task
 
 
-def _own_module(path: Path) -> ModuleType:
+def own_module(path: Path) -> ModuleType:
     """Import a user's file once for each state it was in; files beside it can be imported by it."""
     try:
         stamp = f"{path}:{path.stat().st_mtime_ns}"

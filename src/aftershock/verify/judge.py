@@ -10,6 +10,7 @@ from aftershock.errors import VerifierError
 from aftershock.recipe import RewardTable
 from aftershock.text.reasoning import answer_tag, split
 from aftershock.verify.format import follows_format
+from aftershock.verify.language import consistency
 from aftershock.verify.pool import Job, Pool
 from aftershock.verify.reward import compose
 from aftershock.verify.verdict import Outcome, Reward, Verdict
@@ -24,6 +25,8 @@ class Question(Protocol):
     def id(self) -> str: ...
     @property
     def difficulty(self) -> int: ...
+    @property
+    def language(self) -> str: ...
 
 
 class Response(Protocol):
@@ -112,7 +115,7 @@ class Judge:
         with self._lock:
             self.pool.run(jobs, settle)
             self.counts.update(verdict.outcome for verdict in verdicts.values())
-        return [self._compose(completion, verdicts[number]) for number, (_, completion) in enumerate(rollouts)]
+        return [self._compose(*rollout, verdicts[number]) for number, rollout in enumerate(rollouts)]
 
     def _place(self, problem: Question) -> int:
         places = self._places.get(problem.task)
@@ -121,9 +124,12 @@ class Judge:
             raise VerifierError(f"problem {problem.id!r} is of task {problem.task!r}, but the judge has only: {known}")
         return places.get(problem.difficulty, next(iter(places.values())))
 
-    def _compose(self, completion: Response, verdict: Verdict) -> Reward:
+    def _compose(self, problem: Question, completion: Response, verdict: Verdict) -> Reward:
         formatted = follows_format(completion.text, self._prefilled)
-        return compose(verdict, formatted, len(completion.tokens), self._max_tokens, self._reward)
+        consistent = 1.0
+        if self._reward.language:
+            consistent = consistency(split(completion.text, self._prefilled).reasoning, problem.language)
+        return compose(verdict, formatted, len(completion.tokens), self._max_tokens, self._reward, consistent)
 
     def _bear(
         self, failures: list[int], rollouts: Sequence[tuple[Question, Response]], verdicts: dict[int, Verdict]

@@ -14,16 +14,20 @@ def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
     return -min(1.0, max(0.0, (length - (max_tokens - buffer)) / buffer))
 
 
-def compose(verdict: Verdict, formatted: bool, length: int, max_tokens: int, table: RewardTable) -> Reward:
-    """Return the reward with its unweighted parts: `accuracy` and `format` (1 or 0), and `overlong` (0 to -1)
-    where it is on.
+def compose(
+    verdict: Verdict, formatted: bool, length: int, max_tokens: int, table: RewardTable, consistent: float = 1.0
+) -> Reward:
+    """Return the reward with its unweighted parts: `accuracy` and `format` (1 or 0), and where they are on `language`
+    (the share `consistent`) and `overlong` (0 to -1).
 
-    total = table.accuracy x accuracy + table.format x format + overlong. An unverifiable verdict has no `accuracy`
-    part: `total` is then the sum of the others and must not be used, which `Reward.counted` says.
+    total = the sum of the table's weights x parts, + overlong. An unverifiable verdict has no `accuracy` part: `total`
+    is then the sum of the others and must not be used, which `Reward.counted` says.
     """
     parts = {} if verdict.outcome == "unverifiable" else {"accuracy": float(verdict.outcome == "right")}
     parts["format"] = float(formatted)
+    if table.language:
+        parts["language"] = consistent
     if table.overlong_buffer:
         parts["overlong"] = overlong_penalty(length, max_tokens, table.overlong_buffer)
-    weights = {"accuracy": table.accuracy, "format": table.format, "overlong": 1.0}
+    weights = {"accuracy": table.accuracy, "format": table.format, "language": table.language, "overlong": 1.0}
     return Reward(sum(weights[name] * value for name, value in parts.items()), parts, verdict)
