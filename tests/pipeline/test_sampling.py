@@ -1,0 +1,140 @@
+"""Data made by a model: right, clean, none twice, the same bytes after a kill, and fit to fine-tune on."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from aftershock import toml
+from aftershock.errors import DataError, RecipeError
+from aftershock.pipeline import execute
+from aftershock.pipeline.clean import clean, cleaners
+from aftershock.recipe import load_recipe
+from aftershock.run import Run
+from aftershock.track import make_reporter
+
+RECIPE = """
+[run]
+name = "data"
+usd_per_hour = 1.0
+watts = 100.0
+
+[stage.made]
+kind = "sample"
+problems = 150
+samples_per_problem = 4
+keep = 2
+max_tokens = 48
+clean = ["one_language", "own.py:shout"]
+
+[[stage.made.tasks]]
+name = "countdown"
+languages = ["en", "zh"]
+
+[stage.tuned]
+kind = "sft"
+data = ["made"]
+epochs = 1
+tokens_per_step = 512
+"""
+SHOUT = """
+def shout(row):
+    return None if "-" in row["answer"] else row["text"].replace("</think>", "!</think>")
+"""
+
+
+def run(folder: Path, out: str, resume: bool = False, breaks: int | None = None) -> Path:
+    (folder / "own.py").write_text(SHOUT)
+    (folder / "recipe.toml").write_text(RECIPE)
+    read = load_recipe(folder / "recipe.toml")
+    with Run.open(folder / out, read, toml.write(read.content()), resume) as opened:
+        reporter = make_reporter(None, folder / out, terminal=False)
+        if breaks is not None:
+            steps = iter(range(breaks))
+
+            def step(*_):
+                if next(steps, None) is None:
+                    raise KeyboardInterrupt
+
+            reporter.step = step
+        execute(read, opened, reporter)
+    return folder / out
+
+
+@pytest.mark.slow
+def test_what_is_kept_is_right_clean_and_the_same_after_a_kill(tmp_path: Path):
+    whole = run(tmp_path, "whole")
+    made = (whole / "stages/made/data.jsonl").read_text()
+    rows = [json.loads(line) for line in made.splitlines()]
+    assert len(rows) > 5
+    texts = [(row["prompt"], row["completion"]) for row in rows]
+    assert len(set(texts)) == len(texts)
+    assert max(sum(row["prompt"] == other["prompt"] for other in rows) for row in rows) <= 2
+    for row in rows:
+        assert "!</think>" in row["completion"]
+        assert _is_right(row)
+    counts = json.loads((whole / "stages/made/data.json").read_text())
+    assert counts.pop("kept") == len(rows)
+    assert counts["not right"] > 0
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "broken", breaks=1)
+    broken = run(tmp_path, "broken", resume=True)
+    assert (broken / "stages/made/data.jsonl").read_text() == made
+    assert (broken / "stages/tuned/model/model.safetensors").read_bytes() == (
+        whole / "stages/tuned/model/model.safetensors"
+    ).read_bytes()
+
+
+def _is_right(row: dict) -> bool:
+    """Reckon again, from the words alone: the numbers used and the one they make are those of the problem."""
+    answer = row["completion"].split("<answer>")[1].split("<")[0].replace("×", "*").replace("÷", "/")
+    numbers = [int(number) for number in re.findall(r"\d+", answer)]
+    return sorted([*numbers, int(eval(answer))]) == sorted(map(int, re.findall(r"\d+", row["prompt"])))
+
+
+def row(text: str, language: str = "en") -> dict:
+    reasoning, _, answer = text.partition("</think>")
+    return {"text": text, "reasoning": reasoning, "answer": answer, "language": language}
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "dropped"),
+    [
+        ("all is well</think> 3", "en", ""),
+        ("all is 好</think> 3", "en", "one_language"),
+        ("all is well</think> 3", "zh", "one_language"),
+        ("so\n```python\nx\n```</think> 3", "en", "no_code_block"),
+        ("a " * 3000 + "</think> 3", "en", "short_paragraphs"),
+        ("a " * 900 + "\n\n" + "a " * 900 + "</think> 3", "en", ""),
+    ],
+)
+def test_cleaners_drop_by_name(text: str, language: str, dropped: str):
+    chosen = cleaners(["one_language", "no_code_block", "short_paragraphs"], Path())
+    kept, by = clean(row(text, language), chosen)
+    assert by == dropped
+    assert (kept is None) == bool(dropped)
+
+
+def test_unknown_cleaners_and_wrong_answers_of_theirs_are_told(tmp_path: Path):
+    with pytest.raises(DataError, match="one_language"):
+        cleaners(["one_langauge"], tmp_path)
+    (tmp_path / "own.py").write_text("def f(row):\n    return 3\n")
+    with pytest.raises(DataError, match="no function 'g'"):
+        cleaners(["own.py:g"], tmp_path)
+    with pytest.raises(DataError, match="returned a int"):
+        clean(row("x</think>y"), cleaners(["own.py:f"], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('data = ["made"]', 'data = ["made"]\nfrom = "made"'), "no stage that makes weights"),
+        (('data = ["made"]', 'data = ["tuned"]'), "no earlier stage that makes data"),
+        (('data = ["made"]', "data = []"), "is empty"),
+    ],
+)
+def test_stages_that_lack_what_is_asked_of_them_are_refused(tmp_path: Path, change: tuple[str, str], words: str):
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace(*change))
+    with pytest.raises(RecipeError, match=words.replace("no earlier", "not an earlier")):
+        load_recipe(tmp_path / "recipe.toml")
