@@ -35,3 +35,7 @@ class VerifierError(AftershockError):
 
 class TrainingError(AftershockError):
     """A training step that can't be taken: samples, batches or gradients that would spoil the weights."""
+
+
+class BenchError(AftershockError):
+    """A bench that can't be begun, gone on with or read: its model, its suites or its folder."""
