@@ -1,0 +1,8 @@
+"""Programs that try to get out of the sandbox, to eat the machine or to be judged right without an answer."""
+
+from hostile.bombs import BOMBS
+from hostile.cheats import CHEATS
+from hostile.controls import CONTROLS
+from hostile.escapes import ESCAPES
+
+CORPUS = (*ESCAPES, *BOMBS, *CHEATS, *CONTROLS)
