@@ -117,14 +117,18 @@ def mean_interval(values_by_problem: Sequence[Sequence[float]]) -> Interval:
 def paired_interval(differences: Sequence[float]) -> Interval:
     """Return the mean of one difference in [-1, 1] a problem, and its 95% interval.
 
-    The bounds are Student's over the problems and two made-up ones, of +1 and -1: where every difference is -1, 0 or 1
-    this is Bonett and Price's interval of paired shares (2012), which keeps an honest width where nothing differs.
+    The bounds are Student's over the problems and two made-up ones, one for each model, as far apart as those that
+    differ are in the root mean square (1 if none differs). Where every difference is -1, 0 or 1 that is Bonett and
+    Price's interval of paired shares (2012), which keeps an honest width where nothing differs.
     """
     if not differences or not all(-1 <= value <= 1 for value in differences):
         raise ValueError(f"paired_interval wants differences in [-1, 1], had {list(differences)}")
-    mean, padded = math.fsum(differences) / len(differences), [[value] for value in (*differences, 1.0, -1.0)]
-    low, high = _mean_bounds(padded, math.fsum(differences) / len(padded), len(padded))
-    return Interval(mean, max(-1.0, min(low, mean)), min(1.0, max(high, mean)), len(differences), len(differences))
+    total, differing = math.fsum(differences), [value for value in differences if value]
+    usual = math.hypot(*differing) / math.sqrt(len(differing)) if differing else 1.0
+    padded = [[value] for value in (*differences, usual, -usual)]
+    low, high = _mean_bounds(padded, total / len(padded), len(padded))
+    mean, n = total / len(differences), len(differences)
+    return Interval(mean, max(-1.0, min(low, mean)), min(1.0, max(high, mean)), n, n)
 
 
 def mcnemar(won: int, lost: int) -> float:

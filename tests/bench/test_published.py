@@ -25,7 +25,8 @@ def test_every_number_has_a_source_and_can_be_read():
     ("suite", "model", "metric", "percent"),
     # Table 4, 5 and 2 of arXiv 2501.12948v1.
     [("aime24", "DeepSeek-R1", "pass@1", 79.8), ("math500", "DeepSeek-R1", "pass@1", 97.3),
-     ("gpqa-diamond", "DeepSeek-R1-Distill-Qwen-32B", "pass@1", 62.1), ("aime24", "DeepSeek-R1-Zero", "majority@k", 86.7)],
+     ("gpqa-diamond", "DeepSeek-R1-Distill-Qwen-32B", "pass@1", 62.1),
+     ("aime24", "DeepSeek-R1-Zero", "majority@k", 86.7)],
 )  # fmt: skip
 def test_r1s_own_numbers(suite, model, metric, percent):
     assert percent in [float(o.percent) for o in KNOWN if (o.suite, o.model, o.metric) == (suite, model, metric)]
