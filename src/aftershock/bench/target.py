@@ -16,6 +16,7 @@ from aftershock.text import split
 
 Asked = tuple[Question, int]  # a question and the number of its sample
 Tell = Callable[[int, Answer], None]  # the place in what was asked, and the answer
+TIMEOUT = 1800  # seconds for one request: 32,768 tokens at 20 a second
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
 
 
@@ -62,7 +63,7 @@ def failed(error: str) -> Answer:
     return Answer("", "", "", 0, "failed", error)
 
 
-def find(model: str, suites: Mapping[str, Suite], model_name: str | None = None, timeout: int = 1800) -> Target:
+def find(model: str, suites: Mapping[str, Suite], model_name: str | None = None, timeout: int = TIMEOUT) -> Target:
     """Return what `model` names: base, a folder, RUN:STAGE, org/name of the hub, a URL, or scripted:KIND.
 
     `suites` are those it will be asked, which a scripted model knows; `model_name` and `timeout` (seconds for one
