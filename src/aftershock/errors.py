@@ -39,3 +39,7 @@ class TrainingError(AftershockError):
 
 class BenchError(AftershockError):
     """A bench that can't be begun, gone on with or read: its model, its suites or its folder."""
+
+
+class SandboxError(AftershockError):
+    """No isolation can be had for untrusted code here, so it is refused; the message says what to install."""

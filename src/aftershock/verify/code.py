@@ -1,0 +1,275 @@
+"""Is a program right? It is run in a sandbox, and judged from outside by what it computes."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aftershock.errors import VerifierError
+from aftershock.verify.program import AssertTests, CallTest, Limits, ProgramTest, StdioTest
+from aftershock.verify.sandbox import Box, Ended, runtime
+from aftershock.verify.sandbox.inside import Unplain, encode
+from aftershock.verify.sandbox.values import decode
+from aftershock.verify.verdict import Outcome, Verdict
+
+DEFAULT_LIMITS = Limits()
+_LONGEST_REASON = 300
+_BUILD_BYTES = 1 << 26  # of a compiled program and of what a compiler says
+
+
+@dataclass(frozen=True)
+class Language:
+    """How programs of a language run in the sandbox: as `file`, by `command`, after `build` where it is compiled.
+
+    `roams` marks a runtime that reserves address space by the gigabyte: its memory is limited as data only.
+    """
+
+    file: str
+    command: tuple[str, ...]
+    build: tuple[str, ...] = ()
+    roams: bool = False
+
+
+LANGUAGES = {
+    "javascript": Language("program.js", ("/usr/bin/node", "program.js"), roams=True),
+    "c": Language("program.c", ("./program",), ("/usr/bin/gcc", "-O2", "-w", "-o", "program", "program.c", "-lm")),
+    "cpp": Language("program.cpp", ("./program",), ("/usr/bin/g++", "-O2", "-w", "-o", "program", "program.cpp")),
+}
+
+
+class _Judged(Exception):
+    """A verdict other than right, on its way to the caller."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        self.outcome, self.reason = outcome, reason
+
+
+def run_code(
+    program: str, tests: Sequence[ProgramTest], limits: Limits = DEFAULT_LIMITS, language: str = "python"
+) -> Verdict:
+    """Judge an untrusted program by its tests, in a sandbox. May be called from many threads at once.
+
+    `right`: it passes all tests. `wrong`: the program's fault, be it a value, an exception, a limit or its syntax; the
+    reason names the test, counted from 1. `unverifiable`: the tests or the sandbox failed. Raises SandboxError where no
+    sandbox can be had (nothing is ever run without one), VerifierError for a language or a test that is not known.
+
+    Values are compared here, outside: by Python's ==, so 1 == 1.0 == True, floats exactly, nan equal to nothing; only
+    plain values come out of the sandbox. A CallTest's program is never told what is expected; an AssertTests' source
+    runs in a sandbox of its own, calls the program with copies, and must get to its end, which a nonce proves that the
+    program never sees. A StdioTest runs in a fresh sandbox, compares lines without trailing space and wants exit
+    status 0. A program's CallTests share one process, in order; each AssertTests loads it anew.
+
+    Not stopped: a hole in the kernel or the processor (a sandbox shares both); timing and other side channels; reading
+    the runtime's files and what the machine tells everyone (its time, its processor); filling, up to the limits, that
+    is `processes` x `memory_bytes` of memory and 2 x `file_bytes` of scratch files, for `wall_seconds`; on kernels
+    before 5.14, running into the limit on processes early, since they count those of the same user everywhere. The
+    program can make its own process lie and can know that it is tested. Landlock, seccomp: see `sandbox.walls()`.
+    """
+    if language != "python" and language not in LANGUAGES:
+        raise VerifierError(f"no sandbox for the language {language!r}; known: python, {', '.join(LANGUAGES)}")
+    if not tests:
+        return Verdict("unverifiable", "no tests")
+    trial = _Trial(program, limits, time.monotonic() + limits.wall_seconds, language)
+    try:
+        with contextlib.closing(trial):
+            for number, test in enumerate(tests, 1):
+                trial.take(number, test)
+    except _Judged as judged:
+        return Verdict(judged.outcome, judged.reason[:_LONGEST_REASON])
+    except OSError as error:
+        return Verdict("unverifiable", f"the sandbox could not be started: {error}")
+    return Verdict("right", f"passed {len(tests)} test{'s' * (len(tests) > 1)}")
+
+
+class _Trial:
+    """A program under test."""
+
+    def __init__(self, program: str, limits: Limits, deadline: float, language: str) -> None:
+        self._program, self._limits, self._deadline = program, limits, deadline
+        self._language = language
+        self._open = contextlib.ExitStack()
+        self._subject: _Subject | None = None
+        self._binary: bytes | None = None
+
+    def close(self) -> None:
+        self._open.close()
+
+    def take(self, number: int, test: ProgramTest) -> None:
+        """Return if the program passes; raise the verdict if not."""
+        if isinstance(test, StdioTest):
+            self._stdio(number, test)
+        elif self._language != "python":
+            raise VerifierError(f"a {type(test).__name__} for a program in {self._language}; wanted: a StdioTest")
+        elif isinstance(test, CallTest):
+            self._call(number, test)
+        else:
+            self._asserts(number, test)
+
+    def _call(self, number: int, test: CallTest) -> None:
+        try:
+            encode([test.args, dict(test.kwargs), test.expected])
+        except Unplain as error:
+            raise _Judged("unverifiable", f"test {number} has {error}") from error
+        if self._subject is None:
+            self._subject = self._open.enter_context(self._load(number))
+        got = self._subject.ask(number, test.function, test.args, test.kwargs)
+        call = f"{test.function}({_shown(test.args, test.kwargs)})"
+        if got[0] == "raised":
+            raise _Judged("wrong", f"test {number}: {call} raised {got[1]}: {got[2]}")
+        if got[0] == "missing":
+            raise _Judged("wrong", f"test {number}: the program defines no {test.function}")
+        if got[1] != test.expected:
+            raise _Judged("wrong", f"test {number}: {call} is {_short(got[1])}, wanted {_short(test.expected)}")
+
+    @contextlib.contextmanager
+    def _load(self, number: int) -> "Iterator[_Subject]":
+        job = {"mode": "functions", "source": self._program}
+        with Box(runtime(), job, self._limits, self._deadline) as box:
+            yield _Subject(box)
+
+    def _asserts(self, number: int, test: AssertTests) -> None:
+        nonce = secrets.token_hex(16)
+        job = {"mode": "tester", "source": test.source, "setup": test.setup, "entry_point": test.entry_point}
+        job["nonce"] = nonce
+        with Box(runtime(), job, self._limits, self._deadline) as box, self._load(number) as subject:
+            _Examination(number, box, subject).until(nonce)
+
+    def _stdio(self, number: int, test: StdioTest) -> None:
+        output, status, words = self._run(number, self._job(number), test.stdin.encode(errors="surrogatepass"))
+        if status:
+            raise _Judged("wrong", f"test {number}: exit status {status}: {words}")
+        got, wanted = _lines(output), _lines(test.stdout.encode(errors="surrogatepass"))
+        if got != wanted:
+            place = next(
+                (i for i, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), min(len(got), len(wanted))
+            )
+            texts = [
+                _short(lines[place].decode(errors="replace")) if place < len(lines) else "nothing"
+                for lines in (got, wanted)
+            ]
+            raise _Judged("wrong", f"test {number}: line {place + 1} is {texts[0]}, wanted {texts[1]}")
+
+    def _job(self, number: int) -> dict[str, Any]:
+        if self._language == "python":
+            return {"mode": "script", "source": self._program}
+        language = LANGUAGES[self._language]
+        content = self._program.encode(errors="replace")
+        if language.build and self._binary is None:
+            job = {"mode": "build", "file": language.file, "content": content, "command": list(language.build)}
+            limits = Limits(file_bytes=_BUILD_BYTES, output_bytes=_BUILD_BYTES)
+            self._binary, status, words = self._run(number, job, b"", limits)
+            if status:
+                raise _Judged("wrong", f"does not compile: {words}")
+        return {
+            "mode": "execute",
+            "file": language.file if self._binary is None else "program",
+            "content": content if self._binary is None else self._binary,
+            "command": list(language.command),
+            "roams": language.roams,
+        }
+
+    def _run(
+        self, number: int, job: dict[str, Any], stdin: bytes, limits: Limits | None = None
+    ) -> tuple[bytes, int, str]:
+        with Box(runtime(), job, limits or self._limits, self._deadline) as box:
+            try:
+                output, status = box.finish(stdin)
+            except Ended as ended:
+                raise _blame(number, box, ended) from ended
+            if not box.started():
+                raise _Judged("unverifiable", f"the sandbox did not start: {box.last_words()}")
+            return output, status, box.last_words()
+
+
+class _Subject:
+    """The process in which the program's functions live."""
+
+    def __init__(self, box: Box) -> None:
+        self._box, self._loaded = box, False
+
+    def ask(self, number: int, name: str, *call: Any) -> list[Any]:
+        """Ask what `name` is, or call it with args and kwargs: ["value", v], ["raised", type, text] or a lone word."""
+        if not self._loaded:
+            loaded = self._claim(number)
+            if loaded[0] == "raised":
+                raise _Judged("wrong", f"the program raises {loaded[1]} when it is loaded: {loaded[2]}")
+            self._loaded = True
+        self._box.send((name, *(dict(part) if isinstance(part, Mapping) else part for part in call)))
+        claim = self._claim(number)
+        if claim[0] == "unplain":
+            raise _Judged("wrong", f"test {number}: {name} gives {claim[1]}")
+        return claim
+
+    def _claim(self, number: int) -> list[Any]:
+        try:
+            claim = decode(self._box.answer())
+        except Ended as ended:
+            raise _blame(number, self._box, ended) from ended
+        except ValueError as error:
+            raise _Judged("wrong", f"test {number}: what came out is no plain value: {error}") from error
+        match claim:
+            case ["value", _] | ["raised", str(), str()] | ["unplain", str()] | ["missing"] | ["callable"]:
+                return claim
+        raise _Judged("wrong", f"test {number}: what came out is no plain value")
+
+
+class _Examination:
+    """The tests in their sandbox, and the program in its own, with us between them."""
+
+    def __init__(self, number: int, tester: Box, subject: _Subject) -> None:
+        self._number, self._tester, self._subject = number, tester, subject
+        self._last = ""
+
+    def until(self, nonce: str) -> None:
+        """Carry calls to and fro until the tests are through; raise the verdict where they don't pass."""
+        while True:
+            message = self._hear()
+            if message == ["passed", nonce]:
+                return
+            match message:
+                case ["get", str(name)]:
+                    self._tester.send(self._subject.ask(self._number, name))
+                case ["call", str(name), args, kwargs]:
+                    reply = self._subject.ask(self._number, name, args, kwargs)
+                    said = {"value": "is", "raised": "raised"}.get(reply[0], "is")
+                    self._last = f"; last, {name}({_shown(args, kwargs)}) {said} {_short(reply[-1])}"
+                    self._tester.send(reply)
+                case ["failed", "program", _, kind, text, line]:
+                    what = f"{kind}: {text}" if text else kind
+                    raise _Judged("wrong", f"test {self._number}: {_short(line)} fails ({what[:100]}){self._last}")
+                case ["failed", _, place, kind, text, _]:
+                    raise _Judged("unverifiable", f"test {self._number}: the {place} themselves fail: {kind}: {text}")
+                case _:
+                    raise _Judged("unverifiable", f"test {self._number}: the tests sent no message of ours")
+
+    def _hear(self) -> Any:
+        try:
+            return decode(self._tester.answer())
+        except Ended as ended:
+            if self._last and self._tester.started():
+                raise _Judged("wrong", f"test {self._number}: its tests {ended}{self._last}") from ended
+            raise _Judged("unverifiable", f"test {self._number}: its tests {ended}") from ended
+        except ValueError as error:
+            raise _Judged("unverifiable", f"test {self._number}: its tests sent {error}") from error
+
+
+def _blame(number: int, box: Box, ended: Ended) -> _Judged:
+    """A sandbox that ended is the program's fault, unless it never stood."""
+    if not box.started():
+        return _Judged("unverifiable", f"the sandbox did not start: {ended}; {box.last_words()}")
+    return _Judged("wrong", f"test {number}: the program {ended}")
+
+
+def _lines(output: bytes) -> list[bytes]:
+    return [line.rstrip() for line in output.rstrip().split(b"\n")]
+
+
+def _shown(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    return _short(", ".join([*map(_short, args), *(f"{name}={_short(value)}" for name, value in kwargs.items())]), str)
+
+
+def _short(value: Any, show: Any = repr) -> str:
+    text = show(value)
+    return text if len(text) <= 80 else text[:77] + "..."
