@@ -4,5 +4,6 @@ from hostile.bombs import BOMBS
 from hostile.cheats import CHEATS
 from hostile.controls import CONTROLS
 from hostile.escapes import ESCAPES
+from hostile.others import OTHERS
 
-CORPUS = (*ESCAPES, *BOMBS, *CHEATS, *CONTROLS)
+CORPUS = (*ESCAPES, *BOMBS, *CHEATS, *OTHERS, *CONTROLS)

@@ -160,6 +160,7 @@ def run(item: Hostile, canaries: Canaries) -> dict:
     seconds = time.monotonic() - began
     said = f"{verdict.reason} {verdict.extracted}"
     leaks = [word for word in (canaries.secret, "ESCAPED", "root:") if word in said]
+    leaks += [f"unprintable {said!r}"] if not said.isprintable() else []
     return {
         "name": item.name,
         "outcome": verdict.outcome,

@@ -51,6 +51,13 @@ def read(path, size=100000):
     with open(path, "rb") as file:
         return file.read(size)
 
+def pids():
+    """Of the processes that can be seen; there may be no /proc at all."""
+    try:
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
 def canary(content):
     """Only the runner's own secret is a leak: files of the runtime may be read."""
     import re

@@ -71,6 +71,12 @@ def answer():
         test=AssertTests("import time\ndef check(f):\n    time.sleep(f())\n    assert f() == 1\n", "answer"),
     ),
     bomb(
+        "tester-loops-on-constant",
+        "so where it is a constant that they read",
+        "answer = 10 ** 12\n",
+        test=AssertTests("assert sum(range(answer)) == 1\n"),
+    ),
+    bomb(
         "tester-loops",
         "tests that the program's value keeps busy end in time and are lost",
         "def answer():\n    return 10 ** 12\n",
@@ -255,10 +261,9 @@ def answer():
         fd = os.memfd_create("x")
         os.write(fd, bytes(step))
         return fd
-    made = fill(make)
+    made = 8 * fill(make, 8 << 20, 48)
     return "contained" if made <= 256 else f"ESCAPED {made} MB"
 """,
-        limits=TIGHT,
     ),
     probe(
         "memory-in-segments",
@@ -275,6 +280,25 @@ def answer():
         if place == -1: raise OSError
         ctypes.memset(ctypes.c_void_p(place), 1, step)
         libc.shmdt(ctypes.c_void_p(place))
+    made = fill(make)
+    return "contained" if made <= 256 else f"ESCAPED {made} MB"
+""",
+        limits=TIGHT,
+    ),
+    probe(
+        "memory-in-messages",
+        "messages that nobody receives are bounded",
+        _FILL
+        + """
+def answer():
+    import ctypes
+    libc = ctypes.CDLL(None)
+    message = ctypes.create_string_buffer(b"\\x01" + bytes(7) + b"x" * 8192)
+    def make(number, step):
+        for _ in range(step >> 14):
+            queue = libc.msgget(0, 0o1600)
+            if queue < 0 or libc.msgsnd(queue, message, ctypes.c_size_t(8192), 2048) or libc.msgsnd(queue, message, ctypes.c_size_t(8192), 2048):
+                raise OSError
     made = fill(make)
     return "contained" if made <= 256 else f"ESCAPED {made} MB"
 """,

@@ -317,6 +317,9 @@ PATCHES = [
 
 _SEARCH = """
 import os, sys, re
+def pids():
+    try: return [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError: return []
 WANTED = "EXPE" + "CT-[0-9a-f]{16}"
 def first(text):
     found = re.search(WANTED, text)
@@ -364,7 +367,7 @@ def answer():
         _SEARCH
         + """
 def answer():
-    for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
+    for pid in pids():
         try:
             spans = [line.split()[:2] for line in open(f"/proc/{pid}/maps")]
             memory = open(f"/proc/{pid}/mem", "rb", 0)
@@ -390,7 +393,7 @@ def answer():
 import threading
 def look():
     places = [f"/proc/self/fd/{fd}" for fd in range(32)]
-    places += [f"/proc/{pid}/{name}" for pid in os.listdir("/proc") if pid.isdigit() for name in ("cmdline", "environ", "comm")]
+    places += [f"/proc/{pid}/{name}" for pid in pids() for name in ("cmdline", "environ", "comm")]
     for folder in (".", "/tmp", "/dev/shm", "/run", "/var/tmp", "/work", "/app", "/sandbox", "/"):
         try: places += [os.path.join(folder, name) for name in os.listdir(folder)]
         except OSError: pass
@@ -424,7 +427,64 @@ def messages():
             for order in ("little", "big"): yield len(body).to_bytes(size, order) + body
 """
 
+_AHEAD = """
+import os, stat
+for fd in range(3, 64):
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode): os.write(fd, b'["value",1]\\n' * 100)
+    except OSError: pass
+def answer(x): return 1
+"""
+
+_ODD = {
+    "not-json": "nonsense",
+    "empty": "",
+    "number": "7",
+    "nested": "[" * 100_000,
+    "nested-tags": '{"t":[' * 5000,
+    "nul": "\\0",
+    "big": "[" + "9" * 200_000 + "]",
+    "float": '["value",{"n":"' + "1" * 200_000 + '"}]',
+    "tag": '["value",{"z":1}]',
+    "tags": '["value",{"t":[1],"s":[1]}]',
+    "unhashable": '["value",{"s":[[1]]}]',
+    "odd-dict": '["value",{"d":[1]}]',
+    "bytes": '["value",{"b":"zz"}]',
+    "complex": '["value",{"c":[1]}]',
+    "inner": '["value",{"t":7}]',
+    "word": '["passed"]',
+    "raised": '["raised",7,[]]',
+    "raised-short": '["raised"]',
+    "unplain-short": '["unplain"]',
+    "unplain": '["unplain",7]',
+    "surrogate": '["raised","\\\\ud800","\\\\ud800"]',
+    "callable": '["callable"]',
+    "missing": '["missing"]',
+    "null": "null",
+    "object": '{"value":1}',
+    "nan": '["value",NaN]',
+    "infinite": '["value",1e999]',
+    "latin": '["value","\\xff"]',
+}
+
 FORGERS = [
+    *(
+        item
+        for name, line in _ODD.items()
+        for item in cheat(
+            f"forge-{name}",
+            "a reply that is none, or an odd one, is the program's fault",
+            f"""
+import os, stat
+for fd in range(3, 64):
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode): os.write(fd, b'["value",null]\\n' + {line!r}.encode("latin-1") + b"\\n")
+    except OSError: pass
+def answer(): return 0
+""",
+            *(ALL if len(line) < 50 else ("call",)),
+        )
+    ),
     *cheat(
         "forge-everywhere",
         "a message of the program's own making, at any door, is at most a value",
@@ -459,6 +519,20 @@ def answer():
     os._exit(0)
 """,
         *ALL,
+    ),
+    Hostile(
+        "forge-ahead",
+        "answers given before their questions were read are values, and trip nobody",
+        _AHEAD,
+        tuple(CallTest("answer", ("x" * 300_000,), expected) for expected in (1, 1, 1, "@EXPECTED@")),
+        ("wrong",),
+    ),
+    Hostile(
+        "forge-and-hang-up",
+        "nor does a program that answers and then hears no more",
+        _AHEAD + "os.closerange(0, 64)\n",
+        tuple(CallTest("answer", ("x" * 300_000,), expected) for expected in (1, 1, 1, "@EXPECTED@")),
+        ("wrong",),
     ),
     *cheat(
         "forge-by-fork",
@@ -603,6 +677,12 @@ NAMES = [
 ]
 
 STDIO = [
+    *trick(
+        "print-terminal",
+        "nor what it says as it dies",
+        "import sys\nsys.stderr.write('\\x1b]0;x\\x07\\x9b2J\\n')\nsys.exit('\\x1b[2J\\u202e')\n",
+        StdioTest("", "7\n"),
+    ),
     *trick(
         "print-then-raise",
         "a program that ends by an error has lost",

@@ -47,9 +47,8 @@ def answer():
         "no process inside carries the environment the sandbox was started with",
         """
 def answer():
-    pids = [name for name in os.listdir("/proc") if name.isdigit()]
     return attempt(lambda: os.environ.get("AFTERSHOCK_CANARY"),
-                   *(lambda pid=pid: canary(read(f"/proc/{pid}/environ")) for pid in pids))
+                   *(lambda pid=pid: canary(read(f"/proc/{pid}/environ")) for pid in pids()))
 """,
     ),
     probe(
@@ -57,8 +56,7 @@ def answer():
         "no command line inside or outside tells the secret or the expected value",
         """
 def answer():
-    pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    return attempt(lambda: len(pids) > 12 and pids, *(lambda pid=pid: canary(read(f"/proc/{pid}/cmdline")) for pid in pids),
+    return attempt(lambda: len(pids()) > 12 and pids(), *(lambda pid=pid: canary(read(f"/proc/{pid}/cmdline")) for pid in pids()),
                    lambda: os.path.exists("/proc/@PID@"), lambda: os.path.exists("/proc/@SENTINEL@"))
 """,
     ),
@@ -95,7 +93,7 @@ def answer():
         """
 def answer():
     acts = []
-    for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
+    for pid in pids():
         for fd in range(64):
             acts.append(lambda path=f"/proc/{pid}/fd/{fd}": os.path.isdir(path) and "@TOKEN@" in os.listdir(path + "/@DIR@"))
             acts.append(lambda path=f"/proc/{pid}/fd/{fd}": os.path.isfile(path) and canary(read(path)))
@@ -263,11 +261,12 @@ def answer():
         "no way to more rights: no capabilities, no setuid, no new privileges",
         """
 def answer():
-    status = read("/proc/self/status").decode()
-    fields = dict(line.split(":\\t", 1) for line in status.splitlines())
-    acts = [lambda: int(fields["CapEff"], 16), lambda: int(fields["CapPrm"], 16), lambda: int(fields["CapAmb"], 16),
-            lambda: int(fields["CapBnd"], 16), lambda: fields["NoNewPrivs"] != "1", lambda: 0 in map(int, fields["Groups"].split()),
-            lambda: os.getuid() == 0, lambda: os.setuid(0) or True, lambda: os.setgid(0) or True, lambda: os.setgroups([0]) or True,
+    import ctypes
+    capabilities, header = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    prctl, no_new_privs = ctypes.CDLL(None).prctl, 39
+    acts = [lambda: ctypes.CDLL(None).capget(header, capabilities) or any(capabilities), lambda: prctl(no_new_privs, 0, 0, 0, 0) != 1,
+            lambda: any(prctl(23, number, 0, 0, 0) == 1 for number in range(41)), lambda: 0 in os.getgroups(),
+            lambda: os.getuid() == 0 or os.geteuid() == 0, lambda: os.setuid(0) or True, lambda: os.setgid(0) or True, lambda: os.setgroups([0]) or True,
             lambda: os.setresuid(0, 0, 0) or True, lambda: syscall(126, 0, 0) and False]
     def own(path, text):
         with open(path, "w") as file:
