@@ -61,7 +61,8 @@ class TaskSuite(Suite):
     def question(self, row: Mapping[str, Any], index: int) -> Question:
         """Put a problem: its data is kept, so that the question is enough to score an answer."""
         problem: Problem = row["problem"]
-        data = {"language": problem.language, "difficulty": problem.difficulty, "data": dict(problem.data)}
+        kept = {"prompt": problem.prompt, "language": problem.language, "difficulty": problem.difficulty}
+        data = {**kept, "data": dict(problem.data)}  # the prompt again: the instruction may yet be added to it
         return Question(self.name, problem.id, problem.prompt, problem.gold, data)
 
     def score(self, question: Question, answer: Answer) -> Verdict:
@@ -85,4 +86,4 @@ class TaskSuite(Suite):
         self._pool.close()
 
     def _problem(self, question: Question) -> Problem:
-        return Problem(self._task.name, question.id, question.prompt, question.gold, **question.data)
+        return Problem(task=self._task.name, id=question.id, gold=question.gold, **question.data)
