@@ -20,7 +20,8 @@ class BoxedSuite(Suite):
         from aftershock.verify import math_answer
 
         verdict = math_answer(answer.answer, question.gold)
-        return unanswered(answer, "answer in \\boxed{}") if verdict.extracted is None else verdict
+        silent = verdict.extracted is None and (answer.finish == "length" or not answer.answer)
+        return unanswered(answer, "answer in \\boxed{}") if silent else verdict
 
     def oracle(self, question: Question) -> str:
         """Return the gold answer in a box."""
@@ -30,8 +31,9 @@ class BoxedSuite(Suite):
         """Return one of the ways to be almost right, drawn by the question's id."""
         from aftershock.verify.math_perturb import perturbations
 
-        changed = sorted(perturbations(question.gold).items())
-        return generator("decoy", question.suite, question.id).choice(changed)[1]
+        changed = perturbations(question.gold)
+        after = [text for _, text in sorted(changed.items()) if "<think>" not in text]
+        return generator("decoy", question.suite, question.id).choice(after)
 
     def boxed(self, problem: str, answer: object, identity: str, data: Mapping[str, Any] | None = None) -> Question:
         """Return the question that asks for the answer to a problem in a box."""
