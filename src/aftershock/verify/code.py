@@ -77,7 +77,7 @@ def run_code(
             for number, test in enumerate(tests, 1):
                 trial.take(number, test)
     except _Judged as judged:
-        return Verdict(judged.outcome, judged.reason[:_LONGEST_REASON])
+        return Verdict(judged.outcome, _printable(judged.reason)[:_LONGEST_REASON])
     except OSError as error:
         return Verdict("unverifiable", f"the sandbox could not be started: {error}")
     return Verdict("right", f"passed {len(tests)} test{'s' * (len(tests) > 1)}")
@@ -173,9 +173,9 @@ class _Trial:
     def _run(
         self, number: int, job: dict[str, Any], stdin: bytes, limits: Limits | None = None
     ) -> tuple[bytes, int, str]:
-        with Box(runtime(), job, limits or self._limits, self._deadline) as box:
+        with Box(runtime(), job, limits or self._limits, self._deadline, stdin) as box:
             try:
-                output, status = box.finish(stdin)
+                output, status = box.finish()
             except Ended as ended:
                 raise _blame(number, box, ended) from ended
             if not box.started():
@@ -233,8 +233,8 @@ class _Examination:
                     self._tester.send(self._subject.ask(self._number, name))
                 case ["call", str(name), args, kwargs]:
                     reply = self._subject.ask(self._number, name, args, kwargs)
-                    said = {"value": "is", "raised": "raised"}.get(reply[0], "is")
-                    self._last = f"; last, {name}({_shown(args, kwargs)}) {said} {_short(reply[-1])}"
+                    said = f"is {_short(reply[1])}" if reply[0] == "value" else _short(" ".join(reply), str)
+                    self._last = f"; last, {name}({_shown(args, kwargs)}) {said}"
                     self._tester.send(reply)
                 case ["failed", "program", _, kind, text, line]:
                     what = f"{kind}: {text}" if text else kind
@@ -271,5 +271,13 @@ def _shown(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any, show: Any = repr) -> str:
-    text = show(value)
+    try:
+        text = show(value)
+    except ValueError:  # Python writes out no integer of more than 4300 digits
+        return "a value with too long an integer to show"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _printable(text: str) -> str:
+    """Escape what could steer a terminal or break a file: the program has a say in its verdict's reason."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -4,6 +4,7 @@ import contextlib
 import marshal
 import math
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _FILES = 64  # open files a process may hold
-_REAPER = 1  # bwrap's own process in the sandbox counts as one of the program's
+_WATCHER = 1  # the sandbox's first process counts as one of the program's
+_LEASH_SECONDS = 5.0  # for a sandbox to end by itself when told; then its outermost process is killed
 
 
 class Ended(Exception):
@@ -26,63 +28,72 @@ class Ended(Exception):
 
 
 class Box:
-    """A sandbox doing one job of `inside`'s; to be used in a `with` statement, by one thread.
+    """A sandbox doing one job of `inside`'s, with `stdin` or, without, on a line to `send` requests on.
 
-    Leaving the statement kills every process in it, at any moment of its life. OSError where it can't be started.
+    To be used in a `with` statement, by one thread; leaving it kills every process in the sandbox, at any moment of its
+    life. OSError where it can't be started.
     """
 
-    def __init__(self, runtime: "Runtime", job: dict[str, Any], limits: Limits, deadline: float) -> None:
+    def __init__(
+        self, runtime: "Runtime", job: dict[str, Any], limits: Limits, deadline: float, stdin: bytes | None = None
+    ) -> None:
         self._limits, self._deadline = limits, deadline
         self._received = {"out": bytearray(), "err": bytearray()}
         self._unsent = memoryview(b"")
-        self._selector = selectors.PollSelector()
-        with contextlib.ExitStack() as ours:
-            self._status, status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            ours.callback(os.close, status)
-            job = job | {"limits": _resource_limits(limits, job), "readable": runtime.readable, "status": status}
-            handed = [
-                _file(marshal.dumps((runtime.inside, job))),
-                *([_file(runtime.seccomp)] if runtime.seccomp else []),
-            ]
-            for number in handed:
-                ours.callback(os.close, number)
-            filter_ = handed[1] if runtime.seccomp else None
-            self._process = subprocess.Popen(
-                runtime.command(handed[0], filter_, 2 * limits.file_bytes),
-                stdin=subprocess.PIPE,
+        self._over = False
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            leash, self._leash = _pipe(theirs, ours, 0)
+            status, self._status = _pipe(theirs, ours, 1)
+            job = job | {"limits": _resource_limits(limits, job), "readable": runtime.readable}
+            content = _file(theirs, marshal.dumps((runtime.inside, job | {"status": status, "leash": leash})))
+            filter_ = _file(theirs, runtime.seccomp) if runtime.seccomp else None
+            process: Any = subprocess.Popen(
+                runtime.command(content, filter_, 2 * limits.file_bytes),
+                # A file ends even where another thread's fork has kept a copy of its descriptor.
+                stdin=subprocess.PIPE if stdin is None else _file(theirs, stdin),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                pass_fds=[*handed, status],
+                pass_fds=[leash, status, content, *([filter_] if filter_ is not None else [])],
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
-        self._pid = os.pidfd_open(self._process.pid)
-        pipes: Any = self._process  # they are there, since PIPE was asked for
-        self._input, self._outputs = pipes.stdin, (pipes.stdout, pipes.stderr)
-        for name, stream in zip(self._received, self._outputs, strict=True):
-            self._selector.register(stream, selectors.EVENT_READ, name)
-        self._selector.register(self._pid, selectors.EVENT_READ, "pid")
-        os.set_blocking(self._input.fileno(), False)
+            self._process, self._input = process, process.stdin
+            self._outputs = {"out": process.stdout, "err": process.stderr}
+            self._ended = os.pidfd_open(process.pid)
+            ours.callback(os.close, self._ended)
+            ours.callback(self._end)
+            self._selector = ours.enter_context(selectors.PollSelector())
+            self._selector.register(self._ended, selectors.EVENT_READ, "ended")
+            for name, stream in self._outputs.items():
+                self._selector.register(stream, selectors.EVENT_READ, name)
+            for stream in filter(None, (self._input, *self._outputs.values())):
+                os.set_blocking(stream.fileno(), False)
+            self._ours = ours.pop_all()
 
     def __enter__(self) -> "Box":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self._ours.close()
+
+    def _end(self) -> None:
+        """Tell the sandbox to end, and wait until every process in it has; kill it where it does not."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            os.write(self._leash, b"!")
+        poll = select.poll()
+        poll.register(self._ended)
+        if not poll.poll(1000 * _LEASH_SECONDS):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its processes have asked to die with it
         self._process.wait()
-        for stream in (self._input, *self._outputs):
+        for stream in filter(None, (self._input, *self._outputs.values())):
             stream.close()
-        self._selector.close()
-        os.close(self._pid)
-        os.close(self._status)
 
     def send(self, request: Any) -> None:
         """Queue a request of plain values; it goes out while the answer is waited for."""
         data = marshal.dumps(request, 4)
-        self._write(len(data).to_bytes(4, "little") + data)
+        self._unsent = memoryview(len(data).to_bytes(4, "little") + data)
+        self._selector.register(self._input, selectors.EVENT_WRITE, "in")
 
     def answer(self) -> bytes:
         """Return the next line that comes out; Ended where none does."""
@@ -94,10 +105,8 @@ class Box:
         del received[: end + 1]
         return line
 
-    def finish(self, stdin: bytes) -> tuple[bytes, int]:
-        """Feed `stdin` and return all that was printed and the exit status; Ended where it ran over a limit."""
-        self._write(stdin)
-        self._close_input_when_sent()
+    def finish(self) -> tuple[bytes, int]:
+        """Return all that is printed and the exit status; Ended where it runs over a limit or dies of a signal."""
         while self._listen():
             pass
         status = self._process.wait()
@@ -117,34 +126,21 @@ class Box:
         lines = self._received["err"][-2000:].decode(errors="replace").strip().splitlines()
         return lines[-1][:200] if lines else ""
 
-    def _write(self, data: bytes) -> None:
-        self._unsent = memoryview(data)
-        if data:
-            self._selector.register(self._input, selectors.EVENT_WRITE, "in")
-
-    def _close_input_when_sent(self) -> None:
-        if not self._unsent:
-            self._input.close()
-        self._closing = True
-
     def _listen(self) -> bool:
-        """Wait for one piece of news and take it in; False once the sandbox has ended and all was read."""
-        if not self._selector.get_map():
+        """Wait for news and take it in; False once every process in the sandbox has ended and all was read."""
+        if self._over:
             return False
         seconds = self._deadline - time.monotonic()
-        events = self._selector.select(seconds) if seconds > 0 else []
+        events = {key.data for key, _ in self._selector.select(seconds)} if seconds > 0 else None
         if not events:
             raise Ended(f"timed out after {self._limits.wall_seconds:g} s")
-        for key, _ in events:
-            if key.data == "in":
-                self._feed()
-            elif key.data == "pid":
-                self._selector.unregister(self._pid)
-            else:
-                self._take(key)
+        self._over = "ended" in events
+        for name in self._outputs if self._over else events & self._outputs.keys():
+            while self._take(name) and self._over:
+                pass
+        if "in" in events:
+            self._feed()
         return True
-
-    _closing = False
 
     def _feed(self) -> None:
         try:
@@ -153,17 +149,17 @@ class Box:
             self._unsent = memoryview(b"")
         if not self._unsent:
             self._selector.unregister(self._input)
-            if self._closing:
-                self._input.close()
 
-    def _take(self, key: selectors.SelectorKey) -> None:
-        data = os.read(key.fd, _CHUNK)
-        if not data:
-            self._selector.unregister(key.fileobj)
-        received = self._received[key.data]
-        received += data
+    def _take(self, name: str) -> bool:
+        """Read a piece of an output; False where there is none, for now or for good."""
+        received, stream = self._received[name], self._outputs[name]
+        data = stream.read(_CHUNK)
+        if data == b"" and not self._over:
+            self._selector.unregister(stream)
+        received += data or b""
         if len(received) > self._limits.output_bytes:
             raise Ended(f"printed or returned more than {self._limits.output_bytes} bytes")
+        return bool(data)
 
     def _ending(self) -> str:
         status = self._process.wait()
@@ -177,8 +173,18 @@ class Box:
         return f"exited with status {status}"
 
 
-def _file(content: bytes) -> int:
+def _pipe(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, which: int) -> tuple[int, int]:
+    """Make a pipe; return the sandbox's end (0: it reads, 1: it writes) and our own, each closed with its stack."""
+    ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    theirs.callback(os.close, ends[which])
+    ours.callback(os.close, ends[1 - which])
+    return ends[which], ends[1 - which]
+
+
+def _file(theirs: contextlib.ExitStack, content: bytes) -> int:
+    """Make a file in memory, to be read from its start, closed with `theirs`."""
     number = os.memfd_create("job")
+    theirs.callback(os.close, number)
     with open(number, "wb", closefd=False) as file:
         file.write(content)
     os.lseek(number, 0, os.SEEK_SET)
@@ -193,7 +199,7 @@ def _resource_limits(limits: Limits, job: dict[str, Any]) -> dict[str, int]:
         "RLIMIT_DATA": memory,
         "RLIMIT_STACK": memory // 32,
         "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_NPROC": limits.processes + _REAPER,
+        "RLIMIT_NPROC": limits.processes + _WATCHER,
         "RLIMIT_NOFILE": _FILES,
         "RLIMIT_CORE": 0,
     } | ({} if job.get("roams") else {"RLIMIT_AS": memory})

@@ -10,6 +10,7 @@ import builtins
 import marshal
 import os
 import resource
+import select
 import sys
 
 TYPE_CHECKING = False
@@ -70,14 +71,31 @@ def _dict_like() -> "list[Any]":
 
 
 def main(job: "dict[str, Any]") -> None:
-    """Raise the walls, say so on the status pipe, close every descriptor but 0 to 2, and do the job."""
-    os.umask(0o022)
+    """Start a child that raises the walls around itself and does the job; end with it, or when told from outside.
+
+    This process is the first of its process namespace: the kernel kills all others when it ends, and shields it from
+    their signals. Once the walls stand, the child says so on the status pipe and keeps only descriptors 0 to 2.
+    """
+    child = os.fork()
+    if child:
+        os._exit(_watch(child, job["leash"]))
     for name, value in job["limits"].items():
         _limit(getattr(resource, name), value)
-    abi = _landlock(job["readable"])
-    os.write(job["status"], b"%d " % abi)
+    os.write(job["status"], b"%d " % _landlock(job["readable"]))
     os.closerange(3, 4096)
     _MODES[job["mode"]](job)
+
+
+def _watch(child: int, leash: int) -> int:
+    """Return the child's exit status, as a shell would; 0 at once when the outside writes to the leash or lets go."""
+    poll = select.poll()
+    ended = os.pidfd_open(child)
+    for number in (ended, leash):
+        poll.register(number, select.POLLIN)
+    if ended not in dict(poll.poll()):
+        return 0
+    status = os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
 def _limit(which: int, value: int) -> None:

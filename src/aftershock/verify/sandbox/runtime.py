@@ -52,8 +52,8 @@ class Runtime:
         launch = [*_LEND, self.prefix] if self.lent else []
         if os.geteuid() == 0:
             launch += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-        launch += ["bwrap", "--unshare-user", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
-        launch += ["--cap-drop", "ALL", "--hostname", "sandbox"]
+        launch += ["bwrap", "--unshare-user", "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session"]
+        launch += ["--clearenv", "--cap-drop", "ALL", "--hostname", "sandbox"]
         for name, value in {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}.items():
             launch += ["--setenv", name, value]
         launch += [*_system_folders(), "--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom"]
@@ -126,8 +126,8 @@ def _probe(candidate: Runtime) -> tuple[Runtime | None, str]:
     source = Path(__file__).with_name("inside.py").read_text()
     job = {"mode": "compile", "source": source}
     try:
-        with Box(replace(candidate, inside=source), job, Limits(), time.monotonic() + _PROBE_SECONDS) as box:
-            output, status = box.finish(b"")
+        with Box(replace(candidate, inside=source), job, Limits(), time.monotonic() + _PROBE_SECONDS, b"") as box:
+            output, status = box.finish()
             started = box.started()
     except (Ended, OSError) as error:
         return None, str(error)
