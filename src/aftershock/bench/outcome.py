@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from aftershock.bench import compare, published
+from aftershock.bench import compare, contamination, published
 from aftershock.bench.run import measurements
 from aftershock.bench.show import notes, scores_table, table
 from aftershock.bench.store import Bench, read
@@ -23,6 +23,7 @@ class Outcome:
     measured: list[Measurement]
     compared: compare.Compared | None
     published: list[published.Beside] | None
+    contamination: contamination.Contamination | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -33,6 +34,7 @@ class Outcome:
             "notes": notes(self.bench.header, self.measured),
             "compared": self.compared and self.compared.as_dict(),
             "published": self.published and [asdict(one) for one in self.published],
+            "contamination": self.contamination and self.contamination.as_dict(),
         }
 
     def print(self) -> None:
@@ -45,13 +47,16 @@ class Outcome:
             for suite, reason in self.compared.refused.items():
                 console.print(f"not compared: {suite}: {reason}", markup=False)
             for note in self.compared.notes:
-                console.print(f"note: {note}", markup=False)
+                console.print(f"note: {note}", markup=False, soft_wrap=True)
         if self.published is not None:
             console.print()
             console.print(table(published.HEADINGS, [row.cells for row in self.published]))
             console.print(published.ALWAYS if self.published else "none of these suites has published scores here")
+        if self.contamination is not None:
+            console.print(f"\nquestions found in {', '.join(self.contamination.files)}", markup=False)
+            console.print(table(contamination.HEADINGS, [row.cells for row in self.contamination.rows]))
         for note in notes(self.bench.header, self.measured):
-            console.print(f"note: {note}", markup=False)
+            console.print(f"note: {note}", markup=False, soft_wrap=True)
         console.print(f"next: {self._next()}", markup=False, soft_wrap=True)
 
     def _next(self) -> str:
@@ -67,4 +72,5 @@ def outcome(folder: Path, against: Path | None, beside_published: bool, train: S
         measurements(bench),
         compare.compare(bench, read(against)) if against is not None else None,
         published.compare_published(bench) if beside_published else None,
+        contamination.check(folder, train) if train else None,
     )
