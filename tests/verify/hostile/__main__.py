@@ -26,7 +26,7 @@ from aftershock.verify import CallTest, Verdict, run_code
 from hostile import CORPUS
 from hostile.base import Hostile
 
-THREADS = 4
+THREADS = 6
 PR_SET_CHILD_SUBREAPER = 36
 _HOST_PLACES = ("/", "/tmp", "/var/tmp", "/dev", "/dev/shm", "/run", "/root", "/home", "/opt", "/mnt", "/usr", "/etc")
 

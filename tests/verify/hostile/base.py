@@ -1,11 +1,12 @@
 """One hostile program, and what its judgement and its surroundings must be afterwards."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aftershock.verify.program import AssertTests, CallTest, Limits, ProgramTest, StdioTest
 
 ROOMY = Limits(cpu_seconds=5, wall_seconds=20, memory_bytes=1 << 28, file_bytes=1 << 24, output_bytes=1 << 18)
-TIGHT = Limits(cpu_seconds=1, wall_seconds=2, memory_bytes=1 << 27, file_bytes=1 << 20, output_bytes=1 << 16)
+TIGHT = Limits(cpu_seconds=1, wall_seconds=1.5, memory_bytes=1 << 27, file_bytes=1 << 20, output_bytes=1 << 16)
+SMALL = replace(TIGHT, cpu_seconds=5, wall_seconds=20)  # little of everything but time
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,9 @@ def probe(name: str, contained: str, body: str, *, allowed: tuple[str, ...] = ("
     return Hostile(name, contained, PROBE + body, (CallTest("answer", (), "contained"),), allowed, limits)
 
 
-def bomb(
-    name: str, contained: str, program: str, *, allowed: tuple[str, ...] = ("wrong",), test: ProgramTest = VIA["call"]
-):
+def bomb(name: str, contained: str, program: str, *, test: ProgramTest = VIA["call"], limits: Limits = TIGHT):
     """A program that must be ended; its test can't be passed."""
-    return Hostile(name, contained, program, (test,), allowed, TIGHT)
+    return Hostile(name, contained, program, (test,), ("wrong",), limits)
 
 
 def cheat(name: str, contained: str, program: str, *via: str) -> tuple[Hostile, ...]:
@@ -91,9 +90,9 @@ def cheat(name: str, contained: str, program: str, *via: str) -> tuple[Hostile, 
     return tuple(Hostile(f"{name}-{road}", contained, program, (VIA[road],), ("wrong",)) for road in via)
 
 
-def trick(name: str, contained: str, program: str, test: ProgramTest) -> tuple[Hostile, ...]:
+def trick(name: str, contained: str, program: str, test: ProgramTest, limits: Limits = ROOMY) -> tuple[Hostile, ...]:
     """A cheat with a test of its own."""
-    return (Hostile(name, contained, program, (test,), ("wrong",)),)
+    return (Hostile(name, contained, program, (test,), ("wrong",), limits),)
 
 
 def control(name: str, why: str, program: str, *tests: ProgramTest, language: str = "python") -> Hostile:

@@ -2,7 +2,7 @@
 """Programs that eat time, memory, processes or the judge's patience. Each must be ended within its limits."""
 
 from aftershock.verify.program import AssertTests, StdioTest
-from hostile.base import TIGHT, VIA, Hostile, bomb, probe
+from hostile.base import ROOMY, SMALL, TIGHT, VIA, Hostile, bomb, probe
 
 TIME = [
     bomb("loop", "ended by its time", "def answer():\n    while True: pass\n"),
@@ -225,7 +225,7 @@ def answer():
     made = fill(lambda n, step: (lambda m: (m.write(b"x" * step), m))(mmap.mmap(-1, step)))
     return "contained" if made <= 130 else f"ESCAPED {made} MB"
 """,
-        limits=TIGHT,
+        limits=SMALL,
     ),
     *(
         probe(
@@ -240,7 +240,7 @@ def answer():
     made = fill(make)
     return "contained" if made <= 256 else f"ESCAPED {{made}} MB"
 """,
-            limits=TIGHT,
+            limits=SMALL,
         )
         for name, folder in (
             ("cwd", "."),
@@ -283,7 +283,7 @@ def answer():
     made = fill(make)
     return "contained" if made <= 256 else f"ESCAPED {made} MB"
 """,
-        limits=TIGHT,
+        limits=SMALL,
     ),
     probe(
         "memory-in-messages",
@@ -302,7 +302,7 @@ def answer():
     made = fill(make)
     return "contained" if made <= 256 else f"ESCAPED {made} MB"
 """,
-        limits=TIGHT,
+        limits=SMALL,
     ),
     probe(
         "memory-in-pipes",
@@ -320,7 +320,7 @@ def answer():
     made = fill(make)
     return "contained" if made <= 256 else f"ESCAPED {made} MB"
 """,
-        limits=TIGHT,
+        limits=SMALL,
     ),
     bomb(
         "file-sparse",
@@ -424,9 +424,15 @@ JUDGE = [
     bomb(
         "judge-collisions",
         "a set whose members all have one hash costs us no more than it cost the program",
-        f"def answer():\n    return {{n * {_HASH} for n in range(3000)}}\n",
+        f"def answer():\n    return {{n * {_HASH} for n in range(4000)}}\n",
+        limits=ROOMY,
     ),
-    bomb("judge-collisions-dict", "nor a dict", f"def answer():\n    return {{n * {_HASH}: n for n in range(3000)}}\n"),
+    bomb(
+        "judge-collisions-dict",
+        "nor a dict",
+        f"def answer():\n    return {{n * {_HASH}: n for n in range(8000)}}\n",
+        limits=ROOMY,
+    ),
 ]
 
 

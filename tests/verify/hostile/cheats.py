@@ -2,7 +2,7 @@
 """Programs that don't know the answer and want to be judged right. Each must be judged wrong: no less, no more."""
 
 from aftershock.verify.program import AssertTests, CallTest, StdioTest
-from hostile.base import Hostile, cheat, trick
+from hostile.base import TIGHT, Hostile, cheat, trick
 
 ALL = ("call", "check", "mbpp")
 
@@ -706,6 +706,7 @@ STDIO = [
         "so has one that goes on for ever",
         "print(7, flush=True)\nimport time\ntime.sleep(60)\n",
         StdioTest("", "7\n"),
+        TIGHT,
     ),
     *trick(
         "print-much",
