@@ -21,13 +21,12 @@ def last_block(answer: str) -> str | None:
     """
     found, opened = None, None
     for fence in _FENCE.finditer(answer):
-        if opened is None:
+        if opened is None or fence.group(1):  # one that names a language only opens: the block before was never closed
             opened = fence
             continue
         if opened.group(1).lower() in ("", "python", "python3", "py"):
             found = answer[opened.end() + 1 : fence.start()]
-        # A fence that names a language can only open a block: the one before it was never closed.
-        opened = fence if fence.group(1) else None
+        opened = None
     return found
 
 
