@@ -72,7 +72,7 @@ def render(room: str, template: str, filters: Mapping[str, Callable[..., Any]], 
 def svg(paint: Callable[[Any], None], number: int, alt: str, size: tuple[float, float] = SIZE) -> str:
     """Return what `paint` draws on matplotlib axes as an `<svg>` element, the same bytes every time.
 
-    Its ids begin with `f<number>-`, so that many can share a page; `alt` says in words what is seen; `size` is in inches.
+    Its ids begin with `f<number>-`, so that many can share a page. `alt` says in words what is seen; `size` is inches.
     """
     from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -50,7 +50,8 @@ def write(folder, asked, rows, protocol=None, **header):
     protocol = protocol or Protocol(k=4)
     suites = [
         {"name": name, "title": name.title(), "n": len(part), "k": protocol.k, "data_sha256": "d" * 64,
-         "prompt_sha256": "e" * 64, "source": "made by hand"}
+         "prompt_sha256": "e" * 64, "source": "made by hand", "instruction": "Use a box.",
+         "max_tokens": [protocol.max_tokens] * 2}
         for name, part in asked.items()
     ]  # fmt: skip
     model = {"name": "toy", "kind": "scripted", "weights_sha256": "a" * 64, "template_sha256": "b" * 64}

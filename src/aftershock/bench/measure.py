@@ -109,6 +109,11 @@ def is_share(metric: str) -> bool:
     return not metric.startswith("mean_tokens")
 
 
+def shown(measured: Iterable[Measurement]) -> list[Measurement]:
+    """Return the numbers worth a line: not the shares of what never happened, but pass@1 also where it is 0."""
+    return [one for one in measured if one.value or one.metric == "pass@1" or not is_share(one.metric)]
+
+
 def told(measured: Measurement) -> str:
     """Return a value with its interval: `37.1% [33.9, 40.4]`, or tokens as they are."""
     scale, unit = (100, "%") if is_share(measured.metric) else (1, "")

@@ -110,7 +110,8 @@ def _differs(protocol: Protocol, ours: Measurement, one: Published) -> str:
     ]
     unknown = [name for name, theirs, _ in pairs if not theirs]
     parts += [f"unknown there: {', '.join(unknown)}"] if unknown else []
-    return "; ".join([*parts, f"there called {one.published_as}"])
+    named = one.published_as.endswith(f" {one.metric}")
+    return "; ".join(parts if named else [*parts, f"called {one.published_as} there"])
 
 
 def _in(value: float, text: str) -> bool:
