@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 DEEPEST = 40  # brackets within brackets
 
@@ -32,7 +33,10 @@ _TIDY = [
         (r"\$", r"\\dollar "),
         (r"\\%|\\text\{\s*(?:percent|\\?%)\s*\}|(?<=[\d} ])percent$", "%"),
         (r"\^?\\degree(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ"),
+        (r"\\text\{\s*([-\d.,]+)\s*\}", r"\1"),
         (r"\*\*", "^"),
+        (r"\\varnothing(?![A-Za-z])|^\\\{\s*\\\}$", r"\\emptyset"),
+        (r"^\s*\\boxed\s*\{(.*)\}\s*$", r"\1"),
         (r"(?<![\\A-Za-z])((?:pi|sin|cos|tan|cot|log|ln|exp)(?![A-Za-z])|sqrt(?=[\s(]))", r"\\\1"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\d|[a-z](?![a-z]))", r"\\sqrt{\1}"),
@@ -65,6 +69,7 @@ def _braced(text: str) -> str:
     return text if text[0] == "{" else f"{{{text}}}"
 
 
+@lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     r"""Return `text` with one way of writing for what has several: `\dfrac12` -> `\frac{1}{2}`, `10\,\%` -> `10 %`."""
     text = text.translate(_CHARACTERS)
@@ -85,6 +90,7 @@ class Shape:
         return self.brackets not in ("", "{}")
 
 
+@lru_cache(maxsize=4096)
 def shape(text: str) -> Shape:
     r"""Return the parts of tidy text: `(1, 2]` -> "(]" and 1, 2; `1 \pm \sqrt{2}` -> "" and two; `(a+1)(b+2)` -> one.
 
@@ -217,7 +223,7 @@ def quantity(text: str) -> Quantity:
     """
     based = _BASED.fullmatch(text)
     if based and (base := _BASES.get(based[2]) or (int(based[2]) if based[2].isdigit() else 0)):
-        return Quantity(based[1], "", base)
+        return Quantity(based[1], "", 0 if base == 10 else base)
     money = re.fullmatch(r"(-?)\s*\\dollar\s*(.+)", text)
     if money and not _UNIT.fullmatch(money[2]):
         return Quantity(money[1] + money[2], "dollar")

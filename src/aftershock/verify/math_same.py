@@ -6,6 +6,7 @@ from collections.abc import Callable
 from aftershock.verify.math_form import Quantity, exact, quantity, shape, words
 
 Algebra = Callable[[str, str], bool]  # (gold, answer) -> whether they are equal
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # all but what parts two numbers
 _RELATION = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![A-Za-z])")
 _EQUALS = re.compile(r"(?<![<>!:\\])=|\\in(?![A-Za-z])")
 _IN_BRACKETS = re.compile(r"\([^()]*\)|_\s*\{[^{}]*\}|_\s*\w")
@@ -16,7 +17,7 @@ _PRECISE = 5  # digits from which a decimal gold stands for the exact value it w
 
 def differs(gold: str, answer: str, algebra: Algebra) -> str:
     """Return what sets tidy `answer` apart from tidy `gold`; "" where they mean the same."""
-    if gold.replace(" ", "") == answer.replace(" ", ""):
+    if _SPACE.sub("", gold) == _SPACE.sub("", answer):
         return ""
     names, sides = _equation(gold), _equation(answer)
     if len(names) > 1 or len(sides) > 1:
@@ -26,7 +27,8 @@ def differs(gold: str, answer: str, algebra: Algebra) -> str:
     wanted, given = shape(gold), shape(answer)
     if len(wanted.parts) != len(given.parts):
         return f"{_count(given.parts)} where the gold answer has {len(wanted.parts)}"
-    if wanted.brackets != given.brackets and (wanted.ordered or given.ordered) and given.brackets:
+    bare_tuple = wanted.brackets == "()" and not given.brackets
+    if wanted.brackets != given.brackets and (wanted.ordered or given.ordered) and not bare_tuple:
         return f"{given.brackets or 'no brackets'} where the gold answer has {wanted.brackets or 'none'}"
     if wanted.ordered:
         return next(filter(None, (differs(a, b, algebra) for a, b in zip(wanted.parts, given.parts))), "")
