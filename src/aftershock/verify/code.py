@@ -191,16 +191,23 @@ class _Subject:
 
     def ask(self, number: int, name: str, *call: Any) -> list[Any]:
         """Ask what `name` is, or call it with args and kwargs: ["value", v], ["raised", type, text] or a lone word."""
-        if not self._loaded:
-            loaded = self._claim(number)
-            if loaded[0] == "raised":
-                raise _Judged("wrong", f"the program raises {loaded[1]} when it is loaded: {loaded[2]}")
-            self._loaded = True
+        self.load(number)
         self._box.send((name, *(dict(part) if isinstance(part, Mapping) else part for part in call)))
         claim = self._claim(number)
         if claim[0] == "unplain":
             raise _Judged("wrong", f"test {number}: {name} gives {claim[1]}")
+        if call and claim[0] == "callable":  # which only a name can be: the program wrote this reply itself
+            raise _Judged("wrong", f"test {number}: what came out is no plain value")
         return claim
+
+    def load(self, number: int) -> None:
+        """Return once the program stands; raise the verdict on one that doesn't."""
+        if self._loaded:
+            return
+        loaded = self._claim(number)
+        if loaded[0] == "raised":
+            raise _Judged("wrong", f"the program raises {loaded[1]} when it is loaded: {loaded[2]}")
+        self._loaded = True
 
     def _claim(self, number: int) -> list[Any]:
         try:
@@ -227,10 +234,14 @@ class _Examination:
         while True:
             message = self._hear()
             if message == ["passed", nonce]:
+                self._subject.load(self._number)  # tests that never asked for it don't make a broken program right
                 return
             match message:
                 case ["get", str(name)]:
-                    self._tester.send(self._subject.ask(self._number, name))
+                    reply = self._subject.ask(self._number, name)
+                    if reply[0] == "value":
+                        self._last = f"; last, {name} is {_short(reply[1])}"
+                    self._tester.send(reply)
                 case ["call", str(name), args, kwargs]:
                     reply = self._subject.ask(self._number, name, args, kwargs)
                     said = f"is {_short(reply[1])}" if reply[0] == "value" else _short(" ".join(reply), str)

@@ -4,11 +4,13 @@ import contextlib
 import marshal
 import math
 import os
+import resource
 import select
 import selectors
 import signal
 import subprocess
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16
 _FILES = 64  # open files a process may hold
 _WATCHER = 1  # the sandbox's first process counts as one of the program's
+_WEIGH_SECONDS = 0.1
 _LEASH_SECONDS = 5.0  # for a sandbox to end by itself when told; then its outermost process is killed
 
 
@@ -41,6 +44,7 @@ class Box:
         self._received = {"out": bytearray(), "err": bytearray()}
         self._unsent = memoryview(b"")
         self._over = False
+        self._weigh_at = time.monotonic() + _WEIGH_SECONDS
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             leash, self._leash = _pipe(theirs, ours, 0)
             status, self._status = _pipe(theirs, ours, 1)
@@ -122,18 +126,21 @@ class Box:
             return ""
 
     def last_words(self) -> str:
-        """The last line of standard error, cut short."""
-        lines = self._received["err"][-2000:].decode(errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else ""
+        """The line of standard error that names an error, or else the last, cut short."""
+        lines = self._received["err"][-4000:].decode(errors="replace").strip().splitlines()
+        return next((line for line in lines if "rror:" in line), lines[-1] if lines else "")[:200]
 
     def _listen(self) -> bool:
         """Wait for news and take it in; False once every process in the sandbox has ended and all was read."""
         if self._over:
             return False
-        seconds = self._deadline - time.monotonic()
-        events = {key.data for key, _ in self._selector.select(seconds)} if seconds > 0 else None
-        if not events:
-            raise Ended(f"timed out after {self._limits.wall_seconds:g} s")
+        events: set[str] = set()
+        while not events:
+            seconds = self._deadline - time.monotonic()
+            if seconds <= 0:
+                raise Ended(f"timed out after {self._limits.wall_seconds:g} s")
+            events = {key.data for key, _ in self._selector.select(min(seconds, _WEIGH_SECONDS))}
+            self._weigh()
         self._over = "ended" in events
         for name in self._outputs if self._over else events & self._outputs.keys():
             while self._take(name) and self._over:
@@ -141,6 +148,14 @@ class Box:
         if "in" in events:
             self._feed()
         return True
+
+    def _weigh(self) -> None:
+        """End it where its processes together hold too much: the kernel's limit is on each of them alone."""
+        if time.monotonic() < self._weigh_at:
+            return
+        self._weigh_at = time.monotonic() + _WEIGH_SECONDS
+        if _resident(self._process.pid) > 2 * self._limits.memory_bytes:
+            raise Ended(f"held more than 2 x {self._limits.memory_bytes} bytes of memory with all its processes")
 
     def _feed(self) -> None:
         try:
@@ -189,6 +204,17 @@ def _file(theirs: contextlib.ExitStack, content: bytes) -> int:
         file.write(content)
     os.lseek(number, 0, os.SEEK_SET)
     return number
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of its own that a process holds with all its descendants; pages a fork shares count for each."""
+    try:
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it has ended
+        return 0
+    return (resident - shared) * resource.getpagesize() + sum(map(_resident, children))
 
 
 def _resource_limits(limits: Limits, job: dict[str, Any]) -> dict[str, int]:

@@ -287,17 +287,22 @@ def _tester(job: "dict[str, Any]") -> None:
     tests["__builtins__"] = names
     place = "setup"
     try:
-        exec(compile(job["setup"], "setup.py", "exec"), tests)
+        setup = compile(job["setup"], "setup.py", "exec")
         place = "tests"
         code = compile(job["source"], "tests.py", "exec")
+        place = "setup"
+        exec(setup, tests)
+        place = "tests"
         subject = names.proxy(job["entry_point"]) if job["entry_point"] else None
         if subject:
+            if "check" not in code.co_names:
+                raise NameError("they define no check")
             tests[job["entry_point"]] = subject
         exec(code, tests)
         if subject:
             tests["check"](subject)
     except BaseException as error:
-        fault = "program" if names.contacted and not isinstance(error, Unplain | SyntaxError) else "tests"
+        fault = "program" if names.contacted and not isinstance(error, Unplain) else "tests"
         line.send(encode(["failed", fault, place, *_describe(error), _line_of(error, job["source"])]))
         return
     line.send(encode(["passed", job["nonce"]]))

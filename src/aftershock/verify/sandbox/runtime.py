@@ -26,9 +26,9 @@ _START = (
 # only the sandbox's own mount namespace has.
 _LEND = ("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", 'mount --bind "$0" /mnt && exec "$@"')
 _INSTALL = (
-    "untrusted code is never run without a sandbox: install bubblewrap (apt install bubblewrap util-linux; "
-    "dnf install bubblewrap) and let users make namespaces (sysctl user.max_user_namespaces=15000, on Ubuntu also "
-    "kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile must allow unshare and mount)"
+    "untrusted code is never run bare: install it (apt install bubblewrap util-linux; dnf install bubblewrap) and let "
+    "users make namespaces (sysctl -w user.max_user_namespaces=15000, on Ubuntu also "
+    "kernel.apparmor_restrict_unprivileged_userns=0; a container's seccomp profile must allow unshare and mount)"
 )
 
 
@@ -102,14 +102,14 @@ def runtime() -> Runtime:
     needed = ["bwrap", *(["setpriv"] if os.geteuid() == 0 else [])]
     missing = [tool for tool in needed if shutil.which(tool) is None]
     if missing:
-        raise SandboxError(f"no sandbox: {' and '.join(missing)} not found; {_INSTALL}")
+        raise SandboxError(f"no sandbox without {' and '.join(missing)}, which can't be found; {_INSTALL}")
     tries = []
     for candidate in _candidates():
         found, failure = _probe(candidate)
         if found:
             return found
         tries.append(f"{candidate.python}: {failure}")
-    raise SandboxError(f"no sandbox could be started ({'; '.join(tries)}); {_INSTALL}")
+    raise SandboxError(f"no sandbox could be started ({', '.join(dict.fromkeys(tries))}); {_INSTALL}")
 
 
 def _candidates() -> Iterator[Runtime]:

@@ -13,7 +13,7 @@ def decode(text: bytes) -> Any:
     """Return the plain value that `inside.encode` wrote as `text`; ValueError for everything else, in bounded time."""
     try:
         return _plain(json.loads(text), 0)
-    except (TypeError, AttributeError, RecursionError) as error:
+    except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"not an encoded value: {error}") from error
 
 
