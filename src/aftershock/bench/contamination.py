@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from aftershock.address import key
+from aftershock.bench.measure import accuracy
 from aftershock.bench.store import Bench, read
-from aftershock.bench.types import Question, Row
+from aftershock.bench.types import Question
 from aftershock.errors import BenchError
-from aftershock.stats import Interval, mean_interval
+from aftershock.stats import Interval
 
 WORDS, CHARACTERS, SHORTEST = 13, 26, 5
 SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz", ".md")
@@ -39,6 +40,9 @@ _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+|[{_SIGNS}]")
 _KEPT = b"abcdefghijklmnopqrstuvwxyz0123456789" + _SIGNS.encode()
 _TO_LOWER = bytes(c if c in _KEPT else c + 32 if 65 <= c <= 90 else 32 for c in range(256))
 _BASE, _BITS = np.uint64(0x9E3779B97F4A7C15), np.uint64(24)
+
+
+_Text = tuple[str, str, int]  # with its file and line
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,11 @@ class SuiteOverlap:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row for a table with `HEADINGS`."""
-        shares = [_told(found) for found in (self.clean, self.dirty)]
-        return (self.suite, f"{self.overlapping} of {self.checked}", str(self.too_short), *shares)
+        scores = [
+            f"{100 * one.value:.1f}% [{100 * one.low:.1f}, {100 * one.high:.1f}], n = {one.problems}" if one else "–"
+            for one in (self.clean, self.dirty)
+        ]
+        return (self.suite, f"{self.overlapping} of {self.checked}", str(self.too_short), *scores)
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,6 @@ class Contamination:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
         return asdict(self)
-
-
-def _told(found: Interval | None) -> str:
-    if found is None:
-        return "–"
-    return f"{100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}], n = {found.problems}"
 
 
 def check(folder: Path, files: Sequence[Path]) -> Contamination:
@@ -126,7 +127,10 @@ class _Entry:
     n: int
     grams: dict[int, int] = field(default_factory=dict)  # hash -> place of the first word
     found: set[int] = field(default_factory=set)
-    first: tuple[str, str, int] = ("", "", 0)  # span, file, line
+    first: _Text = ("", "", 0)  # the words first found, and where
+
+    def span(self, gram: int) -> str:
+        return " ".join(self.words[self.grams[gram] : self.grams[gram] + self.n])
 
 
 def _overlap(entry: _Entry) -> Overlap:
@@ -139,31 +143,26 @@ def _summary(bench: Bench, suite: str, entries: Sequence[_Entry]) -> SuiteOverla
     checked = [entry for entry in mine if entry.grams]
     dirty = {entry.question.id for entry in checked if entry.found}
     clean = {entry.question.id for entry in checked} - dirty
-    scores = [_pass_at_1(bench.of(suite), part) for part in (clean, dirty)]
-    return SuiteOverlap(suite, len(dirty), len(checked), len(mine) - len(checked), scores[0], scores[1])
+    scores = [_pass_at_1(bench, suite, part) for part in (clean, dirty)]
+    return SuiteOverlap(suite, len(dirty), len(checked), len(mine) - len(checked), *scores)
 
 
-def _pass_at_1(rows: Iterable[Row], chosen: set[str]) -> Interval | None:
-    groups: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.counted and row.question in chosen:
-            groups[row.question].append(float(row.right))
-    return mean_interval(list(groups.values())) if groups else None
+def _pass_at_1(bench: Bench, suite: str, chosen: set[str]) -> Interval | None:
+    rows = [row for row in bench.of(suite) if row.counted and row.question in chosen]
+    return accuracy(rows) if rows else None
 
 
 class _Index:
     """The n-grams of all questions, by length and hash, and the search for them."""
 
     def __init__(self, questions: Mapping[str, Sequence[Question]]) -> None:
-        self.entries = [entry for asked in questions.values() for entry in _entries(asked)]
+        suites = [list(_entries(asked)) for asked in questions.values()]
+        self.entries = [entry for mine in suites for entry in mine]
         self.vocabulary = {word: key(word) | 1 for entry in self.entries for word in entry.words}
         self._ascii = {word.encode(): code for word, code in self.vocabulary.items()}
         self.characters = 0
         self._owners: dict[int, dict[int, list[_Entry]]] = defaultdict(lambda: defaultdict(list))
-        suites = defaultdict(list)
-        for entry in self.entries:
-            suites[entry.question.suite].append(entry)
-        for mine in suites.values():
+        for mine in suites:
             self._take(mine)
         self._likely = {n: _filter(owners) for n, owners in self._owners.items()}
 
@@ -177,21 +176,21 @@ class _Index:
             for value in entry.grams:
                 self._owners[entry.n][value].append(entry)
 
-    def search(self, texts: Iterable[tuple[str, str, int]]) -> None:
+    def search(self, texts: Iterable[_Text]) -> None:
         """Note every n-gram of the questions in `texts`, which come with their file and line."""
-        batches: dict[bool, list[tuple[str, str, int]]] = {True: [], False: []}  # ASCII is faster apart
+        batches: dict[bool, list[_Text]] = {True: [], False: []}  # ASCII is faster apart
         sizes = {True: 0, False: 0}
-        for text, file, line in texts:
-            kind = text.isascii()
-            batches[kind].append((text, file, line))
-            sizes[kind] += len(text)
+        for text in texts:
+            kind = text[0].isascii()
+            batches[kind].append(text)
+            sizes[kind] += len(text[0])
             if sizes[kind] >= _BATCH:
                 self._scan(batches[kind])
                 batches[kind], sizes[kind] = [], 0
         for batch in batches.values():
             self._scan(batch)
 
-    def _scan(self, batch: Sequence[tuple[str, str, int]]) -> None:
+    def _scan(self, batch: Sequence[_Text]) -> None:
         joined = f" {_BREAK} ".join(text.replace(_BREAK, " ") for text, _, _ in batch)
         self.characters += len(joined)
         codes = self._codes(joined)
@@ -200,7 +199,9 @@ class _Index:
             places = np.flatnonzero(self._likely[n][hashes >> (np.uint64(64) - _BITS)])
             for place, value in zip(places.tolist(), hashes[places].tolist()):
                 for entry in owners.get(value, ()):
-                    _note(entry, value, lambda at=place: batch[_text_at(joined, at)][1:])
+                    if not entry.found:
+                        entry.first = (entry.span(value), *batch[words(joined)[:place].count(_BREAK)][1:])
+                    entry.found.add(value)
 
     def _codes(self, text: str) -> np.ndarray:
         """Return one number a word, uint64[words]; 0 for a word that no question has."""
@@ -250,18 +251,6 @@ def _filter(owners: Iterable[int]) -> np.ndarray:
     return found
 
 
-def _note(entry: _Entry, value: int, where: Any) -> None:
-    if not entry.found:
-        place = entry.grams[value]
-        entry.first = (" ".join(entry.words[place : place + entry.n]), *where())
-    entry.found.add(value)
-
-
-def _text_at(joined: str, place: int) -> int:
-    """Return which text of a batch the word at `place` stands in."""
-    return words(joined)[:place].count(_BREAK)
-
-
 def _paths(given: Path) -> list[Path]:
     """Return a file, or the files of a folder that can be read, in order."""
     found = sorted(given.rglob("*")) if given.is_dir() else [given]
@@ -271,7 +260,7 @@ def _paths(given: Path) -> list[Path]:
     return kept
 
 
-def _texts(paths: Iterable[Path]) -> Iterator[tuple[str, str, int]]:
+def _texts(paths: Iterable[Path]) -> Iterator[_Text]:
     """Yield every text with its file and line."""
     for path in paths:
         try:

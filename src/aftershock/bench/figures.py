@@ -3,24 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup
-
+from aftershock.bench.measure import accuracy
 from aftershock.bench.types import Row
 from aftershock.pages import COLOURS, SIZE, svg
-from aftershock.stats import Interval, Measurement, mean_interval
+from aftershock.stats import Interval, Measurement
 
 BINS = 20  # of the histogram
 GROUPS = 6  # of accuracy against length
 
 
-def forest(scores: Sequence[Measurement], number: int) -> Markup:
+def forest(scores: Sequence[Measurement], number: int) -> str:
     """Draw one line a score: its value and its 95% interval, in percent."""
 
     def paint(axes: Any) -> None:
         for place, one in enumerate(reversed(scores)):
             axes.plot([100 * one.low, 100 * one.high], [place, place], color=COLOURS["accent"], linewidth=2)
             axes.plot(100 * one.value, place, "o", color=COLOURS["accent"], markersize=6, clip_on=False)
-        axes.set_yticks(range(len(scores)), [one.suite for one in reversed(scores)])
+        axes.set_yticks(range(len(scores)), [one.suite.replace("$", r"\$") for one in reversed(scores)])
         axes.set_ylim(-0.6, len(scores) - 0.4)
         axes.set_xlim(0, 100)
         axes.set_xlabel("pass@1, %")
@@ -28,10 +27,10 @@ def forest(scores: Sequence[Measurement], number: int) -> Markup:
         axes.grid(False, axis="y")
 
     said = "; ".join(f"{s.suite} {100 * s.value:.1f}%, {100 * s.low:.1f} to {100 * s.high:.1f}" for s in scores)
-    return Markup(svg(paint, number, f"pass@1 with 95% intervals: {said}", (SIZE[0], 0.7 + 0.25 * len(scores))))
+    return svg(paint, number, f"pass@1 with 95% intervals: {said}", (SIZE[0], 0.7 + 0.25 * len(scores)))
 
 
-def lengths(rows: Sequence[Row], number: int) -> Markup:
+def lengths(rows: Sequence[Row], number: int) -> str:
     """Draw how long the answers are, right ones in colour on top of the others."""
     tokens = [[row.answer.tokens for row in rows if row.right is right] for right in (True, False)]
 
@@ -44,9 +43,7 @@ def lengths(rows: Sequence[Row], number: int) -> Markup:
         axes.margins(x=0)
 
     said = ", ".join(f"{len(part)} {name}" for part, name in zip(tokens, ("right", "not right")))
-    return Markup(
-        svg(paint, number, f"lengths of {said} answers, from 0 to {max(map(max, filter(None, tokens)))} tokens")
-    )
+    return svg(paint, number, f"lengths of {said} answers, at most {max(map(max, filter(None, tokens)))} tokens")
 
 
 def length_groups(rows: Sequence[Row]) -> list[tuple[int, int, Interval]]:
@@ -62,17 +59,10 @@ def length_groups(rows: Sequence[Row]) -> list[tuple[int, int, Interval]]:
         if not groups or (full and row.answer.tokens > groups[-1][-1].answer.tokens):
             groups.append([])
         groups[-1].append(row)
-    return [(part[0].answer.tokens, part[-1].answer.tokens, _accuracy(part)) for part in groups]
+    return [(part[0].answer.tokens, part[-1].answer.tokens, accuracy(part)) for part in groups]
 
 
-def _accuracy(rows: Sequence[Row]) -> Interval:
-    by_question: dict[str, list[float]] = {}
-    for row in rows:
-        by_question.setdefault(row.question, []).append(float(row.right))
-    return mean_interval(list(by_question.values()))
-
-
-def accuracy_by_length(groups: Sequence[tuple[int, int, Interval]], number: int) -> Markup:
+def accuracy_by_length(groups: Sequence[tuple[int, int, Interval]], number: int) -> str:
     """Draw the accuracy of each of `length_groups` over the lengths it spans, with its 95% interval."""
 
     def paint(axes: Any) -> None:
@@ -86,4 +76,4 @@ def accuracy_by_length(groups: Sequence[tuple[int, int, Interval]], number: int)
         axes.set_ylim(0, 100)
 
     said = "; ".join(f"{low} to {high} tokens {100 * found.value:.1f}%" for low, high, found in groups)
-    return Markup(svg(paint, number, f"accuracy by length: {said}", SIZE))
+    return svg(paint, number, f"accuracy by length: {said}", SIZE)

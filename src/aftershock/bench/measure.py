@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from aftershock.bench.types import Row
-from aftershock.stats import Measurement, majority, mean_interval, pass_at_k
+from aftershock.stats import Interval, Measurement, majority, mean_interval, pass_at_k
 
 MAX_MISSING = 0.05  # a score of which more than this share is missing is not to be compared
 LABELS = {
@@ -92,6 +92,11 @@ def _of_k(counted: Sequence[Row], k: int) -> dict[str, Groups]:
     if any(row.extracted is not None for row in counted):
         found["majority@k"] = [[vote(part[:k])] for part in full]
     return found
+
+
+def accuracy(rows: Iterable[Row]) -> Interval:
+    """Return the share of right ones among counted rows, its interval clustered by question."""
+    return mean_interval(_by_question(rows, _right))
 
 
 def vote(rows: Sequence[Row]) -> float:

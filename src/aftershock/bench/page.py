@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from aftershock import disk, pages
 from aftershock.bench import published as table
 from aftershock.bench.compare import HEADINGS as COMPARED
@@ -60,7 +58,7 @@ class SuitePart:
     expected: int
     rows: int
     scores: list[Measurement]
-    figures: list[tuple[str, Markup, str]]
+    figures: list[tuple[str, str, str]]
     groups: list[Group]
     asked: list[Asked]
     left_out: str
@@ -101,7 +99,7 @@ def render(
         "bench",
         "page.html.j2",
         {"label": label, "told": told, "shown": shown},
-        bench_css=Markup((Path(__file__).parent / "bench.css").read_text(encoding="utf-8")),
+        bench_css=(Path(__file__).parent / "bench.css").read_text(encoding="utf-8"),
         header=bench.header,
         model=_flat(bench.header["model"]),
         protocol=_flat(bench.header["protocol"]),
@@ -142,7 +140,7 @@ def _suite(bench: Bench, entry: Mapping[str, Any], number: int) -> SuitePart:
     )
 
 
-def _figures(rows: Sequence[Row], number: int, basis: str) -> list[tuple[str, Markup, str]]:
+def _figures(rows: Sequence[Row], number: int, basis: str) -> list[tuple[str, str, str]]:
     """Return (title, figure, caption) for what came back."""
     back = [row for row in rows if row.answer.finish != "failed"]
     if not back:
