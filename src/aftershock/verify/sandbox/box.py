@@ -4,7 +4,7 @@ import contextlib
 import marshal
 import math
 import os
-import resource
+import re
 import select
 import selectors
 import signal
@@ -43,7 +43,7 @@ class Box:
         self._limits, self._deadline = limits, deadline
         self._received = {"out": bytearray(), "err": bytearray()}
         self._unsent = memoryview(b"")
-        self._over = False
+        self._over, self._walls = False, ""
         self._weigh_at = time.monotonic() + _WEIGH_SECONDS
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             leash, self._leash = _pipe(theirs, ours, 0)
@@ -96,8 +96,9 @@ class Box:
     def send(self, request: Any) -> None:
         """Queue a request of plain values; it goes out while the answer is waited for."""
         data = marshal.dumps(request, 4)
-        self._unsent = memoryview(len(data).to_bytes(4, "little") + data)
-        self._selector.register(self._input, selectors.EVENT_WRITE, "in")
+        if not self._unsent:  # else a program has answered before it read what it was asked
+            self._selector.register(self._input, selectors.EVENT_WRITE, "in")
+        self._unsent = memoryview(bytes(self._unsent) + len(data).to_bytes(4, "little") + data)
 
     def answer(self) -> bytes:
         """Return the next line that comes out; Ended where none does."""
@@ -120,10 +121,9 @@ class Box:
 
     def started(self) -> str:
         """Landlock's version as a digit, once the walls stand; "" where the program's sandbox never got so far."""
-        try:
-            return os.read(self._status, 16).decode().strip()
-        except BlockingIOError:
-            return ""
+        with contextlib.suppress(BlockingIOError):
+            self._walls += os.read(self._status, 16).decode().strip()
+        return self._walls
 
     def last_words(self) -> str:
         """The line of standard error that names an error, or else the last, cut short."""
@@ -207,14 +207,16 @@ def _file(theirs: contextlib.ExitStack, content: bytes) -> int:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory of its own that a process holds with all its descendants; pages a fork shares count for each."""
+    """Bytes of memory that a process holds with all its descendants; pages they share count for each."""
     try:
-        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+        status = Path(f"/proc/{pid}/status").read_text()
         tasks = Path(f"/proc/{pid}/task").iterdir()
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:  # it has ended
         return 0
-    return (resident - shared) * resource.getpagesize() + sum(map(_resident, children))
+    return sum(int(size) << 10 for size in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+) kB", status)) + sum(
+        map(_resident, children)
+    )
 
 
 def _resource_limits(limits: Limits, job: dict[str, Any]) -> dict[str, int]:
