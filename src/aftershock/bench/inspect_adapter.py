@@ -77,6 +77,8 @@ class Gatherer:
 
     def ask(self, asked: Asked) -> "Future[Answer]":
         """Return the answer to come."""
+        if self._stopped:
+            raise InterruptedError("the bench was stopped")
         future: Future[Answer] = Future()
         self._queue.put((asked, future))
         return future
@@ -92,9 +94,10 @@ class Gatherer:
             try:
                 self._target.answer([asked for asked, _ in batch], self._protocol, partial(self._tell, batch))
             except BaseException as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                waiting = [future for _, future in batch if not future.done()]
+                if waiting:  # one is told: inspect writes a long story of each error, and cancels the other samples
+                    self._stopped = True
+                    waiting[0].set_exception(error)
 
     def _gather(self) -> list[tuple[Asked, "Future[Answer]"]]:
         batch: list[tuple[Asked, Future[Answer]]] = []
@@ -261,6 +264,7 @@ class Inspect:
                 log_dir=str(self._logs),
                 log_realtime=False,
                 log_model_api=False,
+                log_header_only=True,
                 max_samples=TOGETHER if self._gatherer else CONNECTIONS,
                 fail_on_error=True,
                 ctl_server=False,

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from aftershock.bench import compare, contamination, published
+from aftershock.bench.page import write
 from aftershock.bench.run import measurements
 from aftershock.bench.show import notes, scores_table, table
 from aftershock.bench.store import Bench, read
@@ -24,6 +25,7 @@ class Outcome:
     compared: compare.Compared | None
     published: list[published.Beside] | None
     contamination: contamination.Contamination | None
+    report: Path
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -35,6 +37,7 @@ class Outcome:
             "compared": self.compared and self.compared.as_dict(),
             "published": self.published and [asdict(one) for one in self.published],
             "contamination": self.contamination and self.contamination.as_dict(),
+            "report": str(self.report),
         }
 
     def print(self) -> None:
@@ -57,20 +60,18 @@ class Outcome:
             console.print(table(contamination.HEADINGS, [row.cells for row in self.contamination.rows]))
         for note in notes(self.bench.header, self.measured):
             console.print(f"note: {note}", markup=False, soft_wrap=True)
-        console.print(f"next: {self._next()}", markup=False, soft_wrap=True)
-
-    def _next(self) -> str:
-        folder = shlex.quote(str(self.bench.folder))
-        return f"bench another model, then: aftershock bench --out {folder} --against ITS_FOLDER"
+        again = f"aftershock bench --out {shlex.quote(str(self.bench.folder))} --against ITS_FOLDER"
+        console.print(f"next: open {self.report}; bench another model, then: {again}", markup=False, soft_wrap=True)
 
 
 def outcome(folder: Path, against: Path | None, beside_published: bool, train: Sequence[Path]) -> Outcome:
-    """Read a bench's folder, and put it beside what is asked for. Raises BenchError where that can't be had."""
+    """Read a bench's folder, put it beside what is asked for, and write its page.
+
+    Raises BenchError where that can't be had.
+    """
     bench = read(folder)
-    return Outcome(
-        bench,
-        measurements(bench),
-        compare.compare(bench, read(against)) if against is not None else None,
-        published.compare_published(bench) if beside_published else None,
-        contamination.check(folder, train) if train else None,
-    )
+    compared = compare.compare(bench, read(against)) if against is not None else None
+    beside = published.compare_published(bench) if beside_published else None
+    overlap = contamination.check(folder, train) if train else None
+    report = write(folder, compared, beside, overlap)
+    return Outcome(bench, measurements(bench), compared, beside, overlap, report)
