@@ -104,7 +104,7 @@ def test_nothing_can_be_written_but_in_the_scratch_folder():
 
 def test_system_calls_of_no_use_to_a_program_are_denied():
     body = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-    body += "calls = {'unshare': 272, 'ptrace': 101, 'mount': 165, 'bpf': 321, 'keyctl': 250, 'io_uring_setup': 425}\n"
+    body += "calls = {'unshare': 272, 'ptrace': 101, 'mount': 165, 'bpf': 321, 'keyctl': 250, 'io_uring_setup': 425, 'memfd_create': 319, 'shmget': 29}\n"
     body += (
         "calls = {name: (libc.syscall(number, 0, 0, 0, 0, 0), ctypes.get_errno()) for name, number in calls.items()}\n"
     )

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from aftershock.errors import VerifierError
@@ -61,11 +62,12 @@ def run_code(
     program never sees. A StdioTest runs in a fresh sandbox, compares lines without trailing space and wants exit
     status 0. A program's CallTests share one process, in order; each AssertTests loads it anew.
 
-    Not stopped: a hole in the kernel or the processor (a sandbox shares both); timing and other side channels; reading
-    the runtime's files and what the machine tells everyone (its time, its processor); filling, up to the limits, that
-    is `processes` x `memory_bytes` of memory and 2 x `file_bytes` of scratch files, for `wall_seconds`; on kernels
-    before 5.14, running into the limit on processes early, since they count those of the same user everywhere. The
-    program can make its own process lie and can know that it is tested. Landlock, seccomp: see `sandbox.walls()`.
+    Not stopped: holes in the kernel or the processor, which a sandbox shares; timing and other side channels; reading
+    /usr, the Python it runs on, the time and the processor's name; using, for `wall_seconds`, every core with
+    `processes` processes of `cpu_seconds` each, 2 x `memory_bytes` of memory (weighed ten times a second, so more for a
+    moment) beside 2 x `file_bytes` of scratch files, and what the kernel itself keeps of each empty file; values that
+    it knows to be expected without computing them. A kernel out of memory may end a program that is not to blame, and
+    one before 5.14 counts the limit on processes over all of the user's. Which walls stand, `sandbox.walls()` says.
     """
     if language != "python" and language not in LANGUAGES:
         raise VerifierError(f"no sandbox for the language {language!r}; known: python, {', '.join(LANGUAGES)}")
@@ -141,15 +143,9 @@ class _Trial:
         if status:
             raise _Judged("wrong", f"test {number}: exit status {status}: {words}")
         got, wanted = _lines(output), _lines(test.stdout.encode(errors="surrogatepass"))
-        if got != wanted:
-            place = next(
-                (i for i, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), min(len(got), len(wanted))
-            )
-            texts = [
-                _short(lines[place].decode(errors="replace")) if place < len(lines) else "nothing"
-                for lines in (got, wanted)
-            ]
-            raise _Judged("wrong", f"test {number}: line {place + 1} is {texts[0]}, wanted {texts[1]}")
+        for place, (one, other) in enumerate(zip_longest(got, wanted), 1):
+            if one != other:
+                raise _Judged("wrong", f"test {number}: line {place} is {_line(one)}, wanted {_line(other)}")
 
     def _job(self, number: int) -> dict[str, Any]:
         if self._language == "python":
@@ -227,7 +223,7 @@ class _Examination:
 
     def __init__(self, number: int, tester: Box, subject: _Subject) -> None:
         self._number, self._tester, self._subject = number, tester, subject
-        self._last = ""
+        self._last: tuple[str, tuple[Any, Any] | None, list[Any]] | None = None
 
     def until(self, nonce: str) -> None:
         """Carry calls to and fro until the tests are through; raise the verdict where they don't pass."""
@@ -239,28 +235,34 @@ class _Examination:
             match message:
                 case ["get", str(name)]:
                     reply = self._subject.ask(self._number, name)
-                    if reply[0] == "value":
-                        self._last = f"; last, {name} is {_short(reply[1])}"
+                    self._last = (name, None, reply)
                     self._tester.send(reply)
                 case ["call", str(name), args, kwargs]:
                     reply = self._subject.ask(self._number, name, args, kwargs)
-                    said = f"is {_short(reply[1])}" if reply[0] == "value" else _short(" ".join(reply), str)
-                    self._last = f"; last, {name}({_shown(args, kwargs)}) {said}"
+                    self._last = (name, (args, kwargs), reply)
                     self._tester.send(reply)
                 case ["failed", "program", _, kind, text, line]:
                     what = f"{kind}: {text}" if text else kind
-                    raise _Judged("wrong", f"test {self._number}: {_short(line)} fails ({what[:100]}){self._last}")
+                    raise _Judged("wrong", f"test {self._number}: {_short(line)} fails ({what[:100]}){self._story()}")
                 case ["failed", _, place, kind, text, _]:
                     raise _Judged("unverifiable", f"test {self._number}: the {place} themselves fail: {kind}: {text}")
                 case _:
                     raise _Judged("unverifiable", f"test {self._number}: the tests sent no message of ours")
+
+    def _story(self) -> str:
+        """What the tests last asked of the program, and what came of it."""
+        if self._last is None or self._last[2][0] == "callable":
+            return ""
+        name, call, reply = self._last
+        came = f"is {_short(reply[1])}" if reply[0] == "value" else _short(" ".join(reply), str)
+        return f"; last, {name}{f'({_shown(*call)})' if call else ''} {came}"
 
     def _hear(self) -> Any:
         try:
             return decode(self._tester.answer())
         except Ended as ended:
             if self._last and self._tester.started():
-                raise _Judged("wrong", f"test {self._number}: its tests {ended}{self._last}") from ended
+                raise _Judged("wrong", f"test {self._number}: its tests {ended}{self._story()}") from ended
             raise _Judged("unverifiable", f"test {self._number}: its tests {ended}") from ended
         except ValueError as error:
             raise _Judged("unverifiable", f"test {self._number}: its tests sent {error}") from error
@@ -275,6 +277,10 @@ def _blame(number: int, box: Box, ended: Ended) -> _Judged:
 
 def _lines(output: bytes) -> list[bytes]:
     return [line.rstrip() for line in output.rstrip().split(b"\n")]
+
+
+def _line(line: bytes | None) -> str:
+    return "nothing" if line is None else _short(line.decode(errors="replace"))
 
 
 def _shown(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
