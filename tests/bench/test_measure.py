@@ -85,6 +85,7 @@ def test_lengths_of_right_and_wrong_are_apart():
     rows = [row("q0", 0, tokens=10), row("q0", 1, "wrong", tokens=30), row("q1", 0, finish="failed")]
     found = numbers(rows, k=2)
     assert [found[f"mean_tokens{end}"].value for end in ("", "_right", "_wrong")] == [20, 10, 30]
+    assert numbers([row("q0", tokens=1), row("q1", tokens=20)])["mean_tokens"].low == 0, "no length is negative"
 
 
 def test_words():

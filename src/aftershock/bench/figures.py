@@ -40,6 +40,7 @@ def lengths(rows: Sequence[Row], number: int) -> str:
         axes.hist(tokens, bins=min(BINS, top + 1), range=(0, max(1, top)), stacked=True, color=colours, linewidth=0)
         axes.set_xlabel("tokens")
         axes.set_ylabel("answers")
+        axes.locator_params(integer=True)
         axes.margins(x=0)
 
     said = ", ".join(f"{len(part)} {name}" for part, name in zip(tokens, ("right", "not right")))
@@ -73,6 +74,7 @@ def accuracy_by_length(groups: Sequence[tuple[int, int, Interval]], number: int)
             axes.plot(middle, 100 * found.value, "o", color=COLOURS["accent"], markersize=4.5, clip_on=False)
         axes.set_xlabel("tokens")
         axes.set_ylabel("right, %")
+        axes.set_xlim(left=0)
         axes.set_ylim(0, 100)
 
     said = "; ".join(f"{low} to {high} tokens {100 * found.value:.1f}%" for low, high, found in groups)

@@ -59,7 +59,8 @@ def measure(suite: str, rows: Sequence[Row], k: int, seed: int) -> list[Measurem
 
 def _measurement(suite: str, metric: str, groups: Groups, k: int, seed: int) -> Measurement:
     found = mean_interval(groups)
-    return Measurement(suite, metric, "bench", found.value, found.low, found.high, found.problems, k, seed)
+    low = max(0.0, found.low)  # neither a share nor a length is negative
+    return Measurement(suite, metric, "bench", found.value, low, found.high, found.problems, k, seed)
 
 
 def _right(row: Row) -> float:

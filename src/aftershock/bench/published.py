@@ -18,7 +18,7 @@ ALWAYS = (
     "Not the same model, nor its prompt and template: no table gives their wording or a hash. Published values come "
     "without an interval. Whether a suite's rows were the very same is not known either"
 )
-HEADINGS = ("suite", "metric", "model", "percent", "protocol differs", "source")
+HEADINGS = ("suite", "metric", "model", "percent", "there instead", "source")
 FIRST = "DeepSeek-R1"
 
 
@@ -85,7 +85,11 @@ def compare_published(bench: Bench) -> list[Beside]:
 
 
 def _ours(bench: Bench, ours: Measurement) -> Beside:
-    basis = f"n = {ours.n} × {ours.k}, seed {ours.seed}"
+    asked = bench.protocol
+    basis = (
+        f"here: n {ours.n}, k {ours.k}, temperature {asked.temperature:g}, top-p {asked.top_p:g}, "
+        f"max tokens {asked.max_tokens}, seed {ours.seed}"
+    )
     name = f"this bench: {bench.header['model']['name']}"
     return Beside(ours.suite, ours.metric, name, 100 * ours.value, told(ours), basis, "")
 
@@ -96,7 +100,7 @@ def _theirs(protocol: Protocol, ours: Measurement, one: Published) -> Beside:
 
 
 def _differs(protocol: Protocol, ours: Measurement, one: Published) -> str:
-    """Say what differs, what is unknown, and under which name it was published."""
+    """Say what was otherwise there, what is unknown, and under which name it was published if not ours."""
     pairs: Sequence[tuple[str, str, float]] = (
         ("n", one.n, ours.n),
         ("k", one.k, ours.k),
@@ -105,13 +109,11 @@ def _differs(protocol: Protocol, ours: Measurement, one: Published) -> str:
         ("max tokens", one.max_tokens, protocol.max_tokens),
         ("worked examples", one.shots, 0),
     )
-    parts = [
-        f"{name} {theirs} there, {mine:g} here" for name, theirs, mine in pairs if theirs and not _in(mine, theirs)
-    ]
+    parts = [f"{name} {theirs}" for name, theirs, mine in pairs if theirs and not _in(mine, theirs)]
     unknown = [name for name, theirs, _ in pairs if not theirs]
-    parts += [f"unknown there: {', '.join(unknown)}"] if unknown else []
+    parts += [f"unknown: {', '.join(unknown)}"] if unknown else []
     named = one.published_as.endswith(f" {one.metric}")
-    return "; ".join(parts if named else [*parts, f"called {one.published_as} there"])
+    return "; ".join(parts if named else [*parts, f"called {one.published_as}"])
 
 
 def _in(value: float, text: str) -> bool:
