@@ -1,5 +1,7 @@
 r"""Answers written by us, by kind: REWRITTEN mean the gold answer and should be right, NEAR should be wrong.
 
+The second set was written when the rules were done, and judged once before they were mended; the docs say how.
+
 A line is `gold => answer | answer | ...`; `docs/math.md` shows how many of each kind are judged otherwise.
 """
 
@@ -141,6 +143,44 @@ REWRITTEN = {
         .0000672 => 6.72 \times 10^{-5} | 0.0000672 | 6.72\cdot 10^{-5} | 6.72e-5 | 6.72 × 10^{-5}
         3\times 10^8 => 300000000 | 300,000,000 | 3\cdot 10^{8} | 3 \times 10^{8}\text{ m/s}
     """,
+    "second set": r"""
+        7 => 7 \text{ units} | \displaystyle 7 | {7} | \mathbf{7} | 7! / 720 | \lfloor 7.9 \rfloor | \frac{49}{7}
+        7 => k = 7 | \text{7 apples} | \$7\$
+        2400 => 2{,}400 | 2\;400 | \$2,400 | 2,400.00 | 24 \cdot 100 | 2.4 \times 10^3
+        -\frac{2}{3} => -\dfrac{2}{3} | -2/3 | - \frac23 | \frac{-4}{6} | -\left(\frac{2}{3}\right) | x = -\frac{2}{3}
+        -\frac{2}{3} => -0.\overline{6}
+        \frac{1}{6} => \frac16 | 1/6 | P = \frac{1}{6} | \dfrac{1}{6} | 6^{-1}
+        2+\sqrt{5} => \sqrt{5}+2 | 2+\sqrt5 | \frac{4+2\sqrt{5}}{2} | \frac{1}{\sqrt{5}-2}
+        \frac{5\pi}{6} => \frac{5}{6}\pi | 5\pi/6 | \dfrac{5\pi}{6} | \frac{5\pi}{6}\text{ radians}
+        x^2-4 => (x-2)(x+2) | -4+x^2 | x^{2} - 4 | f(x)=x^2-4
+        \frac{x}{x+1} => 1-\frac{1}{x+1} | x/(x+1) | \frac{x}{1+x}
+        e^{2x} => (e^x)^2 | \exp(2x) | e^{2 x}
+        \sin^2 x => 1-\cos^2 x | (\sin x)^2 | \sin^{2}(x)
+        (0,0),(1,1) => (1,1), (0,0) | (0,0) \text{ and } (1,1) | \{(0,0),(1,1)\} | (0, 0) or (1, 1)
+        (-1,\frac12) => (-1, 0.5) | \left(-1, \dfrac{1}{2}\right) | (x,y) = (-1, 1/2)
+        [0,1] => 0 \le x \le 1 | \left[0, 1\right] | x\in[0,1]
+        (-\infty,-1)\cup(1,\infty) => (-\infty, -1) \cup (1, +\infty) | x < -1 \text{ or } x > 1
+        (-\infty,-1)\cup(1,\infty) => (1,\infty)\cup(-\infty,-1)
+        \{-3,3\} => \pm 3 | x = \pm 3 | -3, 3 | 3 \text{ or } -3
+        50\text{ km/h} => 50 | 50\ \text{km/h} | 50\text{ km per hour} | 50 km/h
+        120\text{ cm}^3 => 120 | 120\text{ cubic centimeters} | 120\,\text{cm}^3 | 120~\mathrm{cm^3}
+        45^\circ => 45 | 45^{\circ} | 45 \text{ degrees} | \theta = 45^\circ | m\angle A = 45^\circ
+        \text{Tuesday} => Tuesday | \text{tuesday} | \textbf{Tuesday}
+        \text{(A)} => A | \text{(A)} | \mathbf{A} | (A) | \textrm{A}
+        1011_2 => 1011_{2} | 1011_{\text{two}} | 1011_{(2)}
+        75\% => 75\% | \frac{3}{4} | 0.75 | 75 \% 
+        \$4.50 => 4.50 | 4.5 | \$4.5 | \frac{9}{2} | \$4\frac{1}{2}
+        y=-\frac{1}{2}x+3 => y = 3 - \frac{x}{2} | y = -0.5x + 3 | x+2y=6 | -\frac{1}{2}x+3
+        n^2+n => n(n+1) | n^{2}+n
+        \begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix} => \begin{bmatrix} 0 & 1 \\ 1 & 0 \end{bmatrix}
+        \begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix} => \left[\begin{array}{cc} 0 & 1 \\ 1 & 0 \end{array}\right]
+        2:3 => 2 : 3 | \frac{2}{3}
+        10:30 => 10:30 | 10{:}30
+        3x+2y => 2y+3x
+        \frac{a}{b} => a/b | \dfrac{a}{b}
+        \log 2 => \log(2)
+        3.5 \text{ hours} => 3.5 | \frac{7}{2}\text{ hours} | 3.5\text{ hr}
+    """,
 }
 
 NEAR = {
@@ -250,6 +290,36 @@ NEAR = {
     "scientific": r"""
         .0000672 => 6.72 \times 10^{5} | 6.72 \times 10^{-4} | 6.72 | 6.72 \times 10 | 6.7 \times 10^{-5}
         3\times 10^8 => 3\times 10^7 | 3 \times 108 | 30^8 | 3 + 10^8
+    """,
+    "second set": r"""
+        7 => 7 \text{ or } 8 | 07.1 | 70 | \{7, 8\} | 7x | -7 | 7,7 | 7 \to 8 | 7 / 2 | \text{seven}
+        7 => 7 \text{ hundred} | 7^{2} | \frac{7}{7} | 7 - 7 | ? | 7?
+        2400 => 2.4 | 240 | 24,00 | 2,40 | 2400_{10}_3 | 2401 | 2 400 1
+        -\frac{2}{3} => \frac{2}{3} | -\frac{3}{2} | -0.67 | -0.6667 | 2,3
+        2+\sqrt{5} => 2-\sqrt{5} | 2\sqrt{5} | 4.236 | 2+\sqrt{6} | \sqrt{2+5}
+        \frac{5\pi}{6} => 150^\circ | \frac{6\pi}{5} | 5/6 | 2.618
+        x^2-4 => x^2+4 | x-2 | (x-2)^2 | x^2-4=0 | t^2-4 | \pm 2
+        \frac{x}{x+1} => \frac{x}{x-1} | \frac{x+1}{x} | x
+        e^{2x} => e^{x^2} | 2e^x | e^2
+        \sin^2 x => \sin x^2 | \cos^2 x | 1
+        (0,0),(1,1) => (0,0) | (0,1),(1,0) | (0,0,1,1) | 0,0,1,1
+        (-1,\frac12) => (\frac12,-1) | (-1,-\frac12) | [-1,\frac12] | -1
+        [0,1] => (0,1) | [0,1) | [1,0] | 0 < x < 1 | \{0,1\} | 0,1
+        (-\infty,-1)\cup(1,\infty) => (-\infty,-1]\cup[1,\infty) | (-1,1) | x > 1 | (-\infty,\infty)
+        \{-3,3\} => 3 | -3 | \{3\} | (-3,3) | [-3,3] | \{-3,0,3\}
+        50\text{ km/h} => 50\text{ m/s} | 50\text{ km} | 51 | 50\text{ mph}
+        45^\circ => \frac{\pi}{4} | 45' | 135^\circ | 45^2 | 45\text{ cm}
+        \text{Tuesday} => Thursday | \text{Tues} | \text{Tuesday and Monday} | \text{not Tuesday} | 2
+        \text{(A)} => a | B | \text{A and B} | \text{AB} | \text{(A) or (B)} | \text{none}
+        1011_2 => 1011 | 11 | 1011_3 | 1101_2 | 11_{10}
+        75\% => 75 | 7.5\% | 0.075 | 25\%
+        \$4.50 => \$45.0 | \$4.05 | 450 | 4.50\text{ cents} | \$-4.50
+        y=-\frac{1}{2}x+3 => y=\frac12 x+3 | y=-2x+3 | x=-\frac12y+3 | y=-\frac12x-3 | 3
+        \begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix} => \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}
+        \begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix} => \begin{pmatrix} 0 & 1 \end{pmatrix} | -1 | 0,1,1,0
+        2:3 => 3:2 | 23 | 2:3:4 | 2,3
+        10:30 => 10:31 | 1030 | 30:10
+        3.5 \text{ hours} => 3.5\text{ minutes} | 35 | 3\text{ hours} | 3:50
     """,
 }
 

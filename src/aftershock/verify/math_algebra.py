@@ -61,7 +61,8 @@ def equal(gold: str, answer: str) -> bool:
 def _parsed(text: str) -> Any:
     exactly = _DECIMAL.sub(lambda m: f"{{\\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}}}", text)
     radians = _DEGREES.sub(r"(\1 \\cdot \\frac{\\pi}{180})", exactly)
-    found = parse(f"${radians}$", _AS_WRITTEN, "no_fallback", "first_match", parsing_timeout=None)
+    primed = radians.replace("'", r"^{\prime}")  # or math-verify drops it
+    found = parse(f"${primed}$", _AS_WRITTEN, "no_fallback", "first_match", parsing_timeout=None)
     if not found or not isinstance(found[0], Basic | MatrixBase):
         return None
     value = found[0].doit() if isinstance(found[0], MatrixExpr) else found[0]  # or math-verify recurses without end

@@ -20,7 +20,7 @@ _TIDY = [
     for pattern, replacement in (
         (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle)(?![A-Za-z])\s*\.?", ""),
         (r"\\!\s*", ""),
-        (r"(?<=\d)(?:\\,|\{,\}|\\ )(?=\d{3}(?!\d))", ","),
+        (r"(?<=\d)(?:\\[,; ]|\{,\})(?=\d{3}(?!\d))", ","),
         (r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])", " "),
         (r"\\[dtc]frac", r"\\frac"),
         (r"\\(?:mbox|hbox|mathrm|text(?:bf|it|rm|sf|normal)?)\s*(?=\{)", r"\\text"),
@@ -33,7 +33,11 @@ _TIDY = [
         (r"\$", r"\\dollar "),
         (r"\\%|\\text\{\s*(?:percent|\\?%)\s*\}|(?<=[\d} ])percent$", "%"),
         (r"\^?\\degree(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ"),
-        (r"\\text\{\s*([-\d.,]+)\s*\}", r"\1"),
+        (r"\\text\{\s*(-?[\d.,]+)\s*", r"\1 \\text{"),
+        (r"\\text\{\s*\}", ""),
+        (r"\\begin\{array\}\s*(?:\{[^{}]*\})?", r"\\begin{matrix}"),
+        (r"\\end\{array\}", r"\\end{matrix}"),
+        (r"[(\[]\s*\\begin\{matrix\}(.*?)\\end\{matrix\}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
         (r"\*\*", "^"),
         (r"\\varnothing(?![A-Za-z])|^\\\{\s*\\\}$", r"\\emptyset"),
         (r"^\s*\\boxed\s*\{(.*)\}\s*$", r"\1"),
@@ -173,13 +177,13 @@ class Quantity:
     base: int = 0
 
 
-_WORD = r"\\text\{[^{}\d\\]*\}"
+_WORD = r"\\text\{[^{}\d\\]*(?:\^[23])?\}"
 _UNIT = re.compile(
     rf"(?P<body>.*?[\w}})\]])\s*(?P<unit>%|\^\\circ(?:\s*(?:\\text\{{\s*[CF]\s*\}}|[CF]))?|"
     rf"{_WORD}(?:\s*/\s*{_WORD})?(?:\s*\^\s*\{{?[23]\}}?)?|"
-    r"(?<=[\d} )])[A-Za-z]{2,}(?:[ /][A-Za-z]{2,}){0,2}(?:\s*\^\s*\{?[23]\}?)?)"
+    r"(?<=[\d} )])[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,2}(?:\s*\^\s*\{?[23]\}?)?)"
 )
-_BASED = re.compile(r"\(?([0-9A-Z]+)\)?\s*_\s*\{?(?:\\text\{)?([0-9]{1,2}|[a-z]+)\}{0,2}")
+_BASED = re.compile(r"\(?([0-9A-Z]+)\)?\s*_\s*\{?(?:\\text\{|\()?([0-9]{1,2}|[a-z]+)\)?\}{0,2}")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _SPELLINGS = {
     spelling: unit
