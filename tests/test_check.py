@@ -81,3 +81,18 @@ def test_memory_and_cores(monkeypatch):
 def test_a_missing_library_names_what_installs_it(monkeypatch, module):
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
     assert "pip install -e" in check.optional(module).next
+
+
+def test_a_sandbox_is_told_of_or_how_to_get_one(monkeypatch, tmp_path):
+    from aftershock.verify import sandbox
+
+    sandbox.runtime.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = check.sandbox()
+    assert found.level == "WARN"
+    assert "bwrap" in found.found
+    assert "apt install bubblewrap" in found.next
+    monkeypatch.setattr(sandbox, "walls", lambda: sandbox.Walls("bubblewrap 0.8.0", True, 0, "Python 3.11 in /usr"))
+    assert check.sandbox() == check.Finding(
+        "sandbox", "OK", "bubblewrap 0.8.0, seccomp, no Landlock in this kernel, running Python 3.11 in /usr"
+    )

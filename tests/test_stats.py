@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftershock.stats import majority, majority_at_k, mean_interval, pass_at_k, wilson
+from aftershock.stats import (
+    majority,
+    majority_at_k,
+    mcnemar,
+    mean_interval,
+    paired_interval,
+    pass_at_k,
+    sign_flip,
+    wilson,
+)
 
 ANSWERS = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans()), min_size=1, max_size=12)
 
@@ -141,3 +150,55 @@ def test_intervals_cover_the_truth_19_times_in_20(problems, samples, a, b):
         found = mean_interval([[float(rng.random() < rate) for _ in range(samples)] for rate in rates])
         hits += found.low <= a / (a + b) <= found.high
     assert hits / trials >= 0.92
+
+
+def flips(differences):
+    """Two-sided p by writing out every sign."""
+    sums = [
+        sum(s * d for s, d in zip(signs, differences)) for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    return sum(abs(value) >= abs(sum(differences)) for value in sums) / len(sums)
+
+
+@given(st.lists(st.integers(-5, 5), max_size=9))
+def test_sign_flip_is_what_enumeration_gives(differences):
+    assert sign_flip(differences) == pytest.approx(flips(differences), abs=1e-12)
+    assert sign_flip([-value for value in differences]) == pytest.approx(sign_flip(differences))
+    assert sign_flip([*differences, 0, 0]) == pytest.approx(sign_flip(differences)), "problems alike say nothing"
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_sign_flip_of_single_samples_is_mcnemar(won, lost):
+    assert sign_flip([1] * won + [-1] * lost) == pytest.approx(mcnemar(won, lost), rel=1e-9)
+
+
+def test_mcnemar_known_values():
+    assert mcnemar(6, 0) == mcnemar(0, 6) == 0.03125
+    assert mcnemar(9, 0) == pytest.approx(0.0039, abs=1e-4)
+    # Fagerland, Lydersen and Laake 2013 (BMC Med Res Methodol 13:91), table 1: 1 against 7.
+    assert mcnemar(1, 7) == pytest.approx(0.0703, abs=1e-4)
+    assert mcnemar(0, 0) == mcnemar(5, 5) == 1.0
+    assert 0 < mcnemar(6000, 5500) < 1e-5
+
+
+def test_a_large_bench_is_tested_exactly_and_soon():
+    assert 0 < sign_flip([4] * 700 + [-3] * 600 + [0] * 19) < 1e-9
+
+
+@given(st.lists(st.integers(-4, 4).map(lambda d: d / 4), min_size=1, max_size=30))
+def test_paired_interval_holds_the_difference_and_mirrors(differences):
+    found = paired_interval(differences)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    mirrored = paired_interval([-value for value in differences])
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_paired_interval_is_bonett_and_price_for_shares():
+    # 1 and 7 of 21 differ: (7 + 1 - 1 - 1) / 23 and z sqrt((10 / 23 - d^2) / 23) by their formula; ours has t for z.
+    found = paired_interval([1.0] * 7 + [-1.0] + [0.0] * 13)
+    shift, half = 6 / 23, 2.0739 * math.sqrt((10 / 23 - (6 / 23) ** 2) / 22)
+    assert (found.low, found.high) == pytest.approx((shift - half, shift + half), abs=1e-3)
+    assert found.value == pytest.approx(6 / 21)
+    with pytest.raises(ValueError, match="in \\[-1, 1\\]"):
+        paired_interval([2.0])

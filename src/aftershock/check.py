@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftershock.cost import hardware
 from aftershock.disk import free_bytes, size
+from aftershock.errors import SandboxError
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ def findings(full: bool = False) -> Iterator[Finding]:
     yield disk()
     yield memory()
     yield cores()
+    yield sandbox()
     yield base_model()
     for module in OPTIONAL:
         yield optional(module)
@@ -156,6 +158,18 @@ def cores() -> Finding:
     count = hardware.cores()
     step = "" if count > 1 else "recipes' times are for two cores: reckon with twice the time"
     return Finding("cores", "OK" if count > 1 else "WARN", f"{count} ({platform.machine()})", step)
+
+
+def sandbox() -> Finding:
+    """Can untrusted programs be run here, and what stands between them and the machine?"""
+    from aftershock.verify.sandbox import walls
+
+    try:
+        found = walls()
+    except SandboxError as error:
+        what, step = str(error).split("; ", 1)
+        return Finding("sandbox", "WARN", what, step)
+    return Finding("sandbox", "OK", str(found))
 
 
 def base_model() -> Finding:

@@ -39,3 +39,11 @@ class TrainingError(AftershockError):
 
 class DataError(AftershockError):
     """A dataset that can't be read, or rows that aren't prompts with completions."""
+
+
+class BenchError(AftershockError):
+    """A bench that can't be begun, gone on with or read: its model, its suites or its folder."""
+
+
+class SandboxError(AftershockError):
+    """No isolation can be had for untrusted code here, so it is refused; the message says what to install."""

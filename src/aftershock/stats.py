@@ -1,9 +1,11 @@
-"""What may be claimed from samples: pass@k, majority vote, and 95% intervals clustered by problem."""
+"""What may be claimed from samples: pass@k, majority vote, 95% intervals clustered by problem, exact paired tests."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 Z95 = 1.959963984540054  # the standard normal's 97.5% point
 
@@ -110,6 +112,51 @@ def mean_interval(values_by_problem: Sequence[Sequence[float]]) -> Interval:
     else:
         low, high = _mean_bounds(clusters if len(clusters) > 1 else [[value] for value in clusters[0]], mean, total)
     return Interval(mean, min(low, mean), max(high, mean), total, len(clusters))
+
+
+def paired_interval(differences: Sequence[float]) -> Interval:
+    """Return the mean of one difference in [-1, 1] a problem, and its 95% interval.
+
+    The bounds are Student's over the problems and two made-up ones, one for each model, as far apart as those that
+    differ are in the root mean square (1 if none differs). Where every difference is -1, 0 or 1 that is Bonett and
+    Price's interval of paired shares (2012), which keeps an honest width where nothing differs.
+    """
+    if not differences or not all(-1 <= value <= 1 for value in differences):
+        raise ValueError(f"paired_interval wants differences in [-1, 1], had {list(differences)}")
+    total, differing = math.fsum(differences), [value for value in differences if value]
+    usual = math.hypot(*differing) / math.sqrt(len(differing)) if differing else 1.0
+    padded = [[value] for value in (*differences, usual, -usual)]
+    low, high = _mean_bounds(padded, total / len(padded), len(padded))
+    mean, n = total / len(differences), len(differences)
+    return Interval(mean, max(-1.0, min(low, mean)), min(1.0, max(high, mean)), n, n)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Return the exact two-sided p of `won` against `lost` problems, those on which two models differ (McNemar 1947).
+
+    >>> mcnemar(6, 0), mcnemar(3, 3)
+    (0.03125, 1.0)
+    """
+    tail = sum(math.comb(won + lost, i) for i in range(min(won, lost) + 1))
+    return min(1.0, tail * 2 / 2 ** (won + lost))
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """Return the exact two-sided p that chance alone makes a sum as far from 0 as that of `differences`.
+
+    One integer a problem: right samples of one model less those of another, of equally many samples. If both answer
+    alike, each sign is as likely as its opposite (Fisher 1935): all 2^n signs are counted, as a convolution over the
+    sums, so nothing is drawn. With differences of -1, 0 and 1 it is McNemar's test.
+    """
+    sizes = [abs(value) for value in differences if value]
+    reach = sum(sizes)
+    chances = np.zeros(reach + 1)  # of the sum of those sizes whose sign is plus
+    chances[0] = 1.0
+    for size in sizes:
+        shifted = np.concatenate([np.zeros(size), chances[:-size]])
+        chances = (chances + shifted) / 2
+    sums = 2 * np.arange(reach + 1) - reach
+    return min(1.0, float(chances[np.abs(sums) >= abs(sum(differences))].sum()))
 
 
 def _share_bounds(clusters: list[list[float]], share: float, total: int) -> tuple[float, float]:

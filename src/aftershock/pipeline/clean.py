@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from aftershock.errors import DataError
-from aftershock.tasks.registry import nearest, own_module
+from aftershock.own import nearest, own_module
 from aftershock.verify.language import consistency
 
 Row = Mapping[str, Any]
 Cleaner = Callable[[Row], str | None]
 
+_RELATIVE = "its path is relative to the recipe"
 LONGEST_PARAGRAPH = 2000  # characters without an empty line; past that it is a run-on
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 
@@ -53,7 +54,7 @@ def _cleaner(name: str, base: Path) -> Cleaner:
                 "and your own as my_file.py:function"
             )
         return _BUILT_IN[name]
-    found = getattr(own_module((base / path).resolve()), function, None)
+    found = getattr(own_module((base / path).resolve(), "cleaner", DataError, _RELATIVE), function, None)
     if not callable(found):
         raise DataError(f"{path} has no function {function!r} to clean rows with")
     return found

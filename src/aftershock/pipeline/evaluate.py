@@ -13,8 +13,6 @@ from aftershock.text.template import BOS
 from aftershock.verify.judge import Judge
 from aftershock.verify.verdict import Reward
 
-REDRAWS = 10
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -31,21 +29,8 @@ class Judged:
 
 
 def heldout(tasks: Sequence[Task], count: int) -> list[Problem]:
-    """Return the first `count` held-out problems of every task, no two alike; the same for every run and seed.
-
-    A small family may have fewer: what `REDRAWS` draws for each wanted one did not bring is taken not to exist.
-    """
-    return [problem for task in tasks for problem in _distinct(task, count)]
-
-
-def _distinct(task: Task, count: int) -> list[Problem]:
-    found: dict[str, Problem] = {}
-    for index in range(REDRAWS * count):
-        problem = task.draw("heldout", index)
-        found.setdefault(task.content(problem), problem)
-        if len(found) == count:
-            break
-    return list(found.values())
+    """Return the first `count` held-out problems of every task, no two alike; the same for every run and seed."""
+    return [problem for task in tasks for problem in task.distinct("heldout", count)]
 
 
 def prompt_tokens(tokenizer: Tokenizer, question: str) -> list[int]:

@@ -1,9 +1,8 @@
 """The story of a run as one self-contained HTML page, made from the run's files alone."""
 
-import importlib
 from pathlib import Path
 
-from aftershock.errors import AftershockError
+from aftershock.pages import need
 
 __all__ = ["write"]
 
@@ -14,14 +13,7 @@ def write(folder: Path) -> Path:
     The page needs no network and is the same bytes for the same files. Raises RunError where the folder is no run, and
     AftershockError where matplotlib or jinja2 is missing.
     """
-    for library in ("matplotlib", "jinja2"):
-        try:
-            importlib.import_module(library)
-        except ImportError as error:
-            raise AftershockError(
-                f'the report needs {library}, which is missing: pip install "aftershock[report]", '
-                f"then aftershock report {folder}"
-            ) from error
+    need(f"aftershock report {folder}")
     from aftershock.report.page import make
 
     return make(Path(folder))

@@ -1,46 +1,16 @@
 """Curves as small SVGs that take the page's colours (light and dark) and text, the same bytes every time."""
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aftershock.pages import COLOURS, svg
+
 Style = Literal["line", "dashed", "thin", "points"]
 Unit = Literal["share", "number"]
 
-# matplotlib wants real colours: each stands for one of the page's own, put in afterwards.
-COLOURS = {"accent": "#a00001", "ink": "#a00002", "muted": "#a00003", "rule": "#a00004"}
-_TO_PAGE = {code: f"var(--{name})" for name, code in COLOURS.items()}
-SIZE = (4.6, 2.75)  # inches; the page scales it, on a phone to about 0.75
-
 _LOOK: dict[str, dict[str, Any]] = {"line": {}, "dashed": {"linestyle": (0, (4, 2.5))}, "thin": {"linewidth": 0.8}}
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
-    "svg.hashsalt": "aftershock",
-    "font.size": 9,
-    "axes.edgecolor": COLOURS["rule"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": COLOURS["rule"],
-    "grid.linewidth": 0.6,
-    "text.color": COLOURS["muted"],
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "ytick.major.size": 0,
-    "xtick.major.size": 3,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "path.simplify": True,
-    "axes.axisbelow": True,
-}
 
 
 @dataclass(frozen=True)
@@ -83,22 +53,13 @@ def _say(value: float, unit: Unit) -> str:
 
 def draw(chart: Chart, number: int) -> str:
     """Return the chart as an `<svg>` element whose ids begin with `f<number>-`, so that many can share a page."""
-    from matplotlib import rc_context, rcdefaults, rcParams
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
-    with rc_context():
-        rcdefaults()  # a reader's own matplotlibrc must not change the page
-        rcParams.update(_RC)
-        figure = Figure(figsize=SIZE, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+    def paint(axes: Any) -> None:
         for series in chart.series:
             _plot(axes, series)
         _finish_axes(axes, chart)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _clean(buffer.getvalue(), number, chart.alt)
+
+    return svg(paint, number, chart.alt)
 
 
 def _plot(axes: Any, series: Series) -> None:
@@ -133,26 +94,6 @@ def _finish_axes(axes: Any, chart: Chart) -> None:
         axes.set_ylim(0, 1 if top > 0.5 else None)
     elif chart.floor is not None:
         axes.set_ylim(bottom=chart.floor)
-
-
-def _clean(svg: str, number: int, alt: str) -> str:
-    """Keep the drawing only: no prolog, no metadata, ids apart from other figures', colours from the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="f{number}-', svg)
-    svg = re.sub(r'url\(#|href="#', lambda found: f"{found.group()}f{number}-", svg)
-    for code, page in _TO_PAGE.items():
-        svg = svg.replace(code, page)
-    svg = re.sub(r"font: (\d+)px [^;\"]+", r"font-size: \1px", svg)
-    view = re.search(r'viewBox="[^"]+"', svg)
-    assert view is not None, "matplotlib writes a viewBox"
-    head = f'<svg role="img" aria-label="{_attribute(alt)}" {view.group()} xmlns:xlink="http://www.w3.org/1999/xlink">'
-    body = re.sub(r"^<svg[^>]*>", head, svg)
-    return re.sub(r"\n\s*", "\n", body).strip()
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def smooth(values: Sequence[float], reach: int = 4) -> list[float]:

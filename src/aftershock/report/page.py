@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from aftershock import pages
 from aftershock.alarms import Alarm, alarms_in
 from aftershock.cost.ledger import total
 from aftershock.report import words
@@ -75,18 +75,12 @@ def render(run: RunFiles) -> str:
     figures: list[Figure] = []
     stages = [_stage(run, stage, figures) for stage in run.stages]
     costs = [_cost(stage) for stage in run.stages]
-    environment = Environment(
-        loader=PackageLoader("aftershock", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(duration=duration, amount=amount, money=money, big=big)
-    css, _, _ = environment.loader.get_source(environment, "page.css")  # type: ignore[union-attr]
-    return environment.get_template("page.html.j2").render(
+    filters = {"duration": duration, "amount": amount, "money": money, "big": big}
+    return pages.render(
+        "report",
+        "page.html.j2",
+        filters,
         run=run,
-        css=Markup(css),
         description=str(_dict(run.recipe.get("run")).get("description") or ""),
         stages=stages,
         leading=next((stage for stage in reversed(stages) if stage.headlines), None),

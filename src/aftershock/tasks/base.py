@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "heldout"]
 Style = Literal["mixed", "thorough", "guess"]  # of a trace
 HELDOUT_SHARE = 8  # one problem in eight, by the hash of its content, is held out
+REDRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,19 @@ class Task(ABC):
     def problems(self, split: Split, count: int, seed: int = 0) -> Iterator[Problem]:
         """Yield the first `count` problems of a split."""
         return (self.draw(split, index, seed) for index in range(count))
+
+    def distinct(self, split: Split, count: int) -> list[Problem]:
+        """Return the first `count` problems of a split, no two alike; the same for every run and seed.
+
+        A small family may have fewer: what `REDRAWS` draws for each wanted one did not bring is taken not to exist.
+        """
+        found: dict[str, Problem] = {}
+        for index in range(REDRAWS * count):
+            problem = self.draw(split, index)
+            found.setdefault(self.content(problem), problem)
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def validate(self, n: int = 50, seed: int = 0) -> "Report":
         """Prove the check on `n` problems of each split; see `aftershock.tasks.validate.validate`."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from aftershock.address import key
 from aftershock.errors import TaskError
+from aftershock.own import nearest
 from aftershock.tasks.base import Problem, Task
-from aftershock.tasks.registry import nearest
 from aftershock.verify.verdict import Verdict
 
 _ENTRIES = 1 << 31  # a dataset's entries are numbered; a problem is one of so many
