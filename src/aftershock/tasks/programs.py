@@ -1,6 +1,7 @@
 """Small programs: write a function that does what is said, judged in the sandbox on calls that are never shown."""
 
 import random
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -40,6 +41,7 @@ LISTS = {
 # difficulty -> which kinds of step, in order
 LEVELS = {1: "n", 2: "nn", 3: "fn", 4: "lf", 5: "nnn", 6: "lfn", 7: "llfn"}
 _KINDS = {"n": STEPS, "f": FOLDS, "l": LISTS}
+_NAMES_F = re.compile(r"\bf\b")  # what doesn't is not worth a sandbox
 _BINDS_TIGHTER = ("times", "rest")  # than a sum that stands before them
 
 
@@ -88,6 +90,8 @@ class Programs(Task):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """Right when the program's f returns what is wanted at every call."""
+        if not _NAMES_F.search(answer):
+            return Verdict("wrong", "it defines no f", answer)
         calls = tuple((_frozen(given), wanted) for given, wanted in problem.data["calls"])
         return replace(self._judge(answer, calls), extracted=answer)
 

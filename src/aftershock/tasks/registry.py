@@ -13,6 +13,7 @@ from aftershock.tasks.base import Task
 _BUILT_IN = {
     "countdown": ("aftershock.tasks.countdown", "Countdown"),
     "arithmetic": ("aftershock.tasks.arithmetic", "Arithmetic"),
+    "instructions": ("aftershock.tasks.instructions", "Instructions"),
     "programs": ("aftershock.tasks.programs", "Programs"),
     "remainders": ("aftershock.tasks.remainders", "Remainders"),
 }
