@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aftershock.bench.types import Protocol
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+SUITES = ",(?![a-z]{2}(?:,|$))"  # what parts suites; the comma in countdown@3/zh,en parts languages
 
 app = typer.Typer(
     name="aftershock",
@@ -221,7 +223,7 @@ def bench(
         from aftershock.bench.types import Protocol
 
         protocol = Protocol(n, k, temperature, top_p, max_tokens, seed)
-        names = [name for part in suite or [] for name in part.split(",") if name]
+        names = [name for part in suite or [] for name in re.split(SUITES, part) if name]
         if model is not None:
             _measure(model, names, protocol, out, again, data, model_name, timeout)
         from aftershock.bench.outcome import outcome
@@ -283,7 +285,7 @@ def _errors(debug: bool, as_json: bool, resume_with: str = "") -> Iterator[None]
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"what was done up to the last checkpoint is kept; go on with: {resume_with}"
+        kept = f"what was kept so far stays; go on with: {resume_with}"
         _tell_error(f"stopped; {kept}" if resume_with else "stopped", as_json)
         raise typer.Exit(INTERRUPTED) from None
     except typer.Exit:
