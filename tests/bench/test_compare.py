@@ -102,5 +102,9 @@ def test_refused_suites_stand_beside_compared_ones(two):
 
 
 def test_protocols_that_differ_are_told(two):
-    found = compare(*two(singles([1] * 10), singles([1] * 10), protocol=Protocol(k=4, temperature=0.0)))
-    assert found.notes == ["temperature was 0.6 here and 0.0 there"]
+    found = compare(*two(singles([1] * 10), singles([1] * 10), protocol=Protocol(k=4, temperature=0.0, max_tokens=99)))
+    assert found.notes == [
+        "temperature was 0.6 here and 0.0 there",
+        "max_tokens was 32768 here and 99 there",
+        "sums: max_tokens was [32768, 32768] here and [99, 99] there",
+    ]
