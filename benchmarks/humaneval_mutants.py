@@ -1,4 +1,4 @@
-"""Does HumanEval notice one changed operator? `python benchmarks/humaneval_mutants.py HUMANEVAL.jsonl[.gz] [--json OUT]`
+"""Does HumanEval notice one changed operator? `python benchmarks/humaneval_mutants.py HUMANEVAL.jsonl.gz [--json OUT]`
 
 Runs all reference solutions and all their mutants of one operator (or one integer, moved by one) in the sandbox, and
 prints by class how many failed. For each survivor it looks, in the sandbox too, for an input on which the mutant and
@@ -121,10 +121,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST, str, object]]:
 
 
 # Inputs within the task that a search near the tests' own is unlikely to find, or finds only outside of the task.
-_HINTS = {
+_HINTS = {  # tried from the last to the first
     "HumanEval/19": [("seven six",), ("eight seven",)],
     "HumanEval/32": [([0.5, 0.1],)],
-    "HumanEval/75": [(16,)],
+    "HumanEval/75": [(404,), (16,)],
     "HumanEval/81": [([3.7],)],
     "HumanEval/94": [([],)],
     "HumanEval/124": [("12-11-2000",), ("03-29-2000",), *((f"{month:02}-0-2000",) for month in range(1, 13))],
