@@ -50,7 +50,7 @@ _TIDY = [
     )
 ]
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"(?:\d++(?:\.\d*+)?|\.\d++)"  # possessive: or a thousand digits take quadratic time
 _EXACT = re.compile(
     rf"(?P<sign>[+-]?)\s*(?:(?P<whole>\d+)\s*(?:\\frac\{{(?P<up>\d+)\}}\{{(?P<low>\d+)\}}|\s(?P<up_>\d+)/(?P<low_>\d+))|"
     rf"\\frac\{{\s*(?P<top>[+-]?{_NUMBER})\s*\}}\{{\s*(?P<bottom>[+-]?{_NUMBER})\s*\}}|"
@@ -224,9 +224,9 @@ def _unit(text: str, spaced: bool) -> str:
     names = (plain[: power.start()] if power else plain).replace("-", " ").split()
     if not names or len(names) > 4 or _NO_UNITS.search(plain):
         return ""
-    exponent = power[1] if power else {"square": "2", "sq": "2", "cubic": "3"}.get(names[0], "")
-    if not power and exponent:
-        names = names[1:]
+    exponent = power[1] if power else ""
+    if not power and len(names) > 1 and names[0] in ("square", "sq", "cubic"):
+        exponent = "3" if names.pop(0) == "cubic" else "2"
     one = [
         _SPELLINGS.get(name, name)
         for name in (name[:-1] if len(name) > 2 and name[-1] == "s" else name for name in names)
