@@ -127,7 +127,13 @@ _HINTS = {  # tried from the last to the first
     "HumanEval/75": [(404,), (16,)],
     "HumanEval/81": [([3.7],)],
     "HumanEval/94": [([],)],
-    "HumanEval/124": [("12-11-2000",), ("03-29-2000",), *((f"{month:02}-0-2000",) for month in range(1, 13))],
+    "HumanEval/99": [("14.50",)],
+    "HumanEval/124": [
+        ("12-11-2000",),
+        ("13-11-2000",),
+        ("03-29-2000",),
+        *((f"{month:02}-0-2000",) for month in range(1, 13)),
+    ],
     "HumanEval/127": [((-1, 3), (-5, 7)), ((1, 2), (0, 9)), ((0, 2), (0, 9)), ((0, 3), (0, 9)), ((0, 9), (0, 9))],
     "HumanEval/129": [([[1, 5, 2], [6, 7, 8], [9, 4, 3]], 2)],
     "HumanEval/134": [("a `",)],
@@ -271,6 +277,7 @@ def measure(items: list[Item], seconds: float) -> dict:
             {"id": mutant.id, "kind": mutant.kind, "differs": where} for (_, mutant), where in zip(alive, found)
         ],
         "seconds to judge": round(judged, 1),
+        "seconds to search": seconds,
     }
 
 

@@ -16,6 +16,7 @@ from hostile import CORPUS
 import aftershock
 from aftershock.verify import Limits, run_code
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 NOBODY = 65534
 SLACK = 3.0  # seconds beyond the limit on the wall: starting and ending processes, on a machine that others use too
