@@ -136,7 +136,26 @@ def test_the_filter_is_for_machines_whose_numbers_are_known():
 
 
 def test_without_a_filter_the_other_walls_stand():
-    assert inside("import os\nreturn os.getuid() != 0", where=replace(runtime(), seccomp=b"")) is True
+    bare = replace(runtime(), seccomp=b"")
+    assert inside("import socket\nreturn socket.if_nameindex()", where=bare) == [(1, "lo")]
+    assert inside("import os\nreturn os.getuid() != 0 and os.getpid() < 5", where=bare) is True
+
+
+def test_without_landlock_the_mounts_stand():
+    source = Path(encode.__code__.co_filename).read_text()
+    assert '_landlock(job["readable"])' in source
+    bare = replace(runtime(), inside=source.replace('_landlock(job["readable"])', "0"))
+    assert set(inside("import os\nreturn os.listdir('/')", where=bare)) <= {
+        "usr",
+        "lib",
+        "lib64",
+        "bin",
+        "dev",
+        "tmp",
+    } | {Path(runtime().prefix).parts[1]}
+    for path in ("/x", "/dev/x", "/usr/x"):
+        assert "Read-only" in inside(f"open({path!r}, 'w')", where=bare)[2]
+    assert inside("open('/tmp/x', 'w')\nopen('/dev/null', 'w').write('x')", where=bare) is None
 
 
 FORK = """import os, time
