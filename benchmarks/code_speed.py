@@ -7,6 +7,7 @@ that a busy machine slows both; medians over the rounds, and the median of the r
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import time
@@ -36,11 +37,17 @@ def bare(kind: str) -> None:
     subprocess.run([runtime().python, "-c", KINDS[kind][2]], input=b"3", capture_output=True, check=True)
 
 
-def rate(act: Callable[[str], None], kind: str, count: int, threads: ThreadPoolExecutor) -> float:
-    """Return how many a second, `count` of them shared out to the threads."""
-    began = time.perf_counter()
+def rate(act: Callable[[str], None], kind: str, count: int, threads: ThreadPoolExecutor) -> tuple[float, float]:
+    """Return how many a second, `count` of them shared out to the threads, and processor seconds for each."""
+    began, used = time.perf_counter(), processor_seconds()
     list(threads.map(act, [kind] * count))
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), (processor_seconds() - used) / count
+
+
+def processor_seconds() -> float:
+    """What this process and all that it has waited for have used: a sandbox's processes are waited for by its own."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in usage)
 
 
 def main() -> None:
@@ -55,9 +62,14 @@ def main() -> None:
     with ThreadPoolExecutor(given.threads) as threads:
         for kind in KINDS:
             pairs = [[rate(act, kind, given.count, threads) for act in (sandboxed, bare)] for _ in range(given.rounds)]
-            ours, theirs = (statistics.median(column) for column in zip(*pairs))
-            ratio = statistics.median(one / other for one, other in pairs)
-            found[kind] = {"sandboxed/s": round(ours, 1), "bare/s": round(theirs, 1), "ratio": round(ratio, 2)}
+            ours, theirs = ([statistics.median(column) for column in zip(*side)] for side in zip(*pairs))
+            found[kind] = {
+                "sandboxed/s": round(ours[0], 1),
+                "bare/s": round(theirs[0], 1),
+                "ratio": round(statistics.median(one[0] / other[0] for one, other in pairs), 2),
+                "processor ms, sandboxed": round(1e3 * ours[1], 1),
+                "processor ms, bare": round(1e3 * theirs[1], 1),
+            }
     if given.json:
         print(json.dumps(found, indent=1))
         return
