@@ -266,6 +266,11 @@ pieces = st.sampled_from(
 )
 
 
+def test_each_value_of_a_list_answers_for_one_of_gold():
+    assert outcome("1, 2", "1, 1") == outcome("1, 1", "1, 2") == "wrong"
+    assert outcome("1, 1", "1, 1.0") == "right"
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(pieces, max_size=20).map("".join))
 def test_reading_never_fails(text):
