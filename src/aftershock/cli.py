@@ -3,22 +3,21 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from aftershock import __version__
-from aftershock.errors import AftershockError, BenchError
-
-if TYPE_CHECKING:
-    from aftershock.bench.types import Protocol
+from aftershock.errors import AftershockError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+SUITES = ",(?![a-z]{2}(?:,|$))"  # what parts suites; the comma in countdown@3/zh,en parts languages
 
 app = typer.Typer(
     name="aftershock",
@@ -39,6 +38,18 @@ class Tracker(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[,NAME]", help="generated, gym, math, code, r1, or single suites: see docs/suites.md."),
+]
+Asked = Annotated[
+    str | None,
+    typer.Argument(
+        help="base, a model's folder, RUN:STAGE, a hub id, http://HOST/v1#NAME, or scripted:KIND; without one, the "
+        "bench in --out is shown again."
+    ),
+]
 
 
 def main() -> None:
@@ -175,40 +186,21 @@ def chat(
 
 @app.command()
 def bench(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="base, a model's folder, RUN:STAGE, a hub id, http://HOST/v1#NAME, or scripted:KIND; "
-            "without one, the bench in --out is shown again."
-        ),
-    ] = None,
-    suite: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[,NAME]", help="generated, gym, math, code, r1, or single suites: see docs/suites.md."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The bench's folder; the same command goes on where it was.")] = Path(
-        "bench"
-    ),
-    n: Annotated[
-        int | None, typer.Option(min=1, help="Questions of each suite; without it all, or 100 generated.")
-    ] = None,
+    model: Asked = None,
+    suite: Suites = None,
+    out: Annotated[Path, typer.Option(help="The bench's folder; the same command goes on there.")] = Path("bench"),
+    n: Annotated[int | None, typer.Option(min=1, help="Questions a suite; else all, or 100 generated.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Samples a question; without it the suite's own number.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token, once.")] = 0.6,
-    top_p: Annotated[
-        float, typer.Option("--top-p", min=0.0, max=1.0, help="Sample from the likeliest so much.")
-    ] = 0.95,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Where an answer is cut off.")] = 32768,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest so much.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Where an answer is cut off.")] = 32768,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")] = 0,
     data: Annotated[Path | None, typer.Option(help="A folder with the suites' original files; else the hub.")] = None,
-    model_name: Annotated[str | None, typer.Option("--model-name", help="The name at a URL.")] = None,
+    model_name: Annotated[str | None, typer.Option(help="The name at a URL.")] = None,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds for one request to a URL, retried 3 times.")] = 1800,
     against: Annotated[Path | None, typer.Option(help="Another bench's folder, to compare with.")] = None,
     published: Annotated[bool, typer.Option("--compare-published", help="Show published scores beside ours.")] = False,
-    train: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Training data, looked through for the questions.")
-    ] = None,
+    train: Annotated[list[Path] | None, typer.Option(help="Training data, looked through for the questions.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -218,38 +210,21 @@ def bench(
     """
     again = shlex.join(["aftershock", *sys.argv[1:]])
     with _errors(debug, as_json, again), _stdout_for_json(as_json):
+        from aftershock.bench.outcome import outcome
+        from aftershock.bench.run import bench as measure
+        from aftershock.bench.show import Bar
         from aftershock.bench.types import Protocol
 
-        protocol = Protocol(n, k, temperature, top_p, max_tokens, seed)
-        names = [name for part in suite or [] for name in part.split(",") if name]
         if model is not None:
-            _measure(model, names, protocol, out, again, data, model_name, timeout)
-        from aftershock.bench.outcome import outcome
-
+            protocol = Protocol(n, k, temperature, top_p, max_tokens, seed)
+            names = [name for part in suite or [] for name in re.split(SUITES, part) if name]
+            with Bar() as bar:
+                measure(model, names, protocol, out, again, bar, data, model_name, timeout)
         result = outcome(out, against, published, train or [])
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     else:
         result.print()
-
-
-def _measure(
-    model: str,
-    names: list[str],
-    protocol: "Protocol",
-    out: Path,
-    again: str,
-    data: Path | None,
-    model_name: str | None,
-    timeout: int,
-) -> None:
-    if not names:
-        raise BenchError("no suite is named; give --suite generated, or others of docs/suites.md")
-    from aftershock.bench.run import bench as measure
-    from aftershock.bench.show import Bar
-
-    with Bar() as bar:
-        measure(model, names, protocol, out, again, bar, data, model_name, timeout)
 
 
 @app.command()
@@ -283,7 +258,7 @@ def _errors(debug: bool, as_json: bool, resume_with: str = "") -> Iterator[None]
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"what was done up to the last checkpoint is kept; go on with: {resume_with}"
+        kept = f"what was kept so far stays; go on with: {resume_with}"
         _tell_error(f"stopped; {kept}" if resume_with else "stopped", as_json)
         raise typer.Exit(INTERRUPTED) from None
     except typer.Exit:

@@ -2,12 +2,11 @@
 
 import json
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-HANG_SECONDS = 4
+HANG_SECONDS = 60
 
 
 @contextmanager
@@ -16,7 +15,7 @@ def endpoint(reply):
 
     Yields the server: `url`, and `requests`, the bodies it was sent.
     """
-    tries, lock = Counter(), threading.Lock()
+    tries, lock, over = Counter(), threading.Lock(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,7 +29,7 @@ def endpoint(reply):
                 attempt = tries[body["messages"][-1]["content"], body.get("seed")]
             said = reply(body["messages"][-1]["content"], attempt)
             if said == "hang":
-                time.sleep(HANG_SECONDS)
+                over.wait(HANG_SECONDS)
                 said = (500, "late")
             status, content = said if isinstance(said, tuple) else (200, completion(said))
             if status != 200:
@@ -56,6 +55,7 @@ def endpoint(reply):
     try:
         yield server
     finally:
+        over.set()
         server.shutdown()
         server.server_close()
         thread.join(10)

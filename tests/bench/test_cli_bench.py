@@ -171,6 +171,14 @@ def test_what_cannot_be_is_said_at_once(call, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_suites_are_parted_by_commas_and_a_suites_languages_are_not(call, tmp_path):
+    words = ["--suite", "countdown@2/zh,en,arithmetic", "--suite", "remainders@2/zh", "--n", 1, "--k", 1]
+    code, printed, told = call("scripted:knows", *words, "--out", tmp_path / "out", "--json")
+    assert code == 0, told
+    names = [suite["name"] for suite in json.loads(printed)["suites"]]
+    assert names == ["countdown@2/zh,en", "arithmetic", "remainders@2/zh"]
+
+
 def test_a_suite_of_ones_own_needs_one_file(call, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from aftershock.bench.suite import Suite\n"

@@ -74,7 +74,7 @@ def test_missing_answers_are_left_out_and_told(two):
 
 def test_different_k_is_tested_on_as_many_samples_as_both_have(two):
     ours = [row(f"q{i}", j, "right" if j == 0 else "wrong") for i in range(6) for j in range(4)]
-    one = compare(*two(ours, singles([0] * 6), n=6, protocol=Protocol(k=1))).rows[0]
+    (one,) = compare(*two(ours, singles([0] * 6), n=6, protocol=Protocol(k=1))).rows  # no votes: they are of other k
     assert (one.p, one.test) == (0.03125, "McNemar, exact"), "the first sample of each"
     assert (one.this, one.k, one.k_other) == (0.25, 4, 1)
 
@@ -102,5 +102,9 @@ def test_refused_suites_stand_beside_compared_ones(two):
 
 
 def test_protocols_that_differ_are_told(two):
-    found = compare(*two(singles([1] * 10), singles([1] * 10), protocol=Protocol(k=4, temperature=0.0)))
-    assert found.notes == ["temperature was 0.6 here and 0.0 there"]
+    found = compare(*two(singles([1] * 10), singles([1] * 10), protocol=Protocol(k=4, temperature=0.0, max_tokens=99)))
+    assert found.notes == [
+        "temperature was 0.6 here and 0.0 there",
+        "max_tokens was 32768 here and 99 there",
+        "sums: max_tokens was [32768, 32768] here and [99, 99] there",
+    ]

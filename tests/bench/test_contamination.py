@@ -67,6 +67,17 @@ def test_the_suites_own_wording_is_no_overlap(bench, tmp_path):
     assert not check(bench, [jsonl(tmp_path / "a.jsonl", ASK + "How?" + TELL, TELL * 3, ASK * 9)]).overlaps
 
 
+def test_wording_that_many_questions_share_in_the_middle_is_no_overlap(tmp_path):
+    stem = (
+        "{} marbles lie in a bag and a child draws one of them at a time until all of the red ones are out, of {} red"
+    )
+    asked = [Question("bag", f"q{i}", stem.format(i + 3, i + 1), "1") for i in range(5)]
+    write(tmp_path / "bag", {"bag": asked}, [])
+    data = [jsonl(tmp_path / f"{i}.jsonl", stem.format(i, 77)) for i in (99, 4)]
+    assert not check(tmp_path / "bag", data[:1]).overlaps
+    assert [one.question for one in check(tmp_path / "bag", data).overlaps] == ["q1"]
+
+
 def test_nothing_reaches_from_one_text_into_the_next(bench, tmp_path):
     half = STEMS[0].split()
     assert not check(bench, [jsonl(tmp_path / "a.jsonl", " ".join(half[:8]), " ".join(half[8:]))]).overlaps
@@ -75,7 +86,7 @@ def test_nothing_reaches_from_one_text_into_the_next(bench, tmp_path):
 def test_text_files_are_read_across_parts_and_folders_through(bench, tmp_path):
     data = tmp_path / "data" / "deep"
     data.mkdir(parents=True)
-    filler = "word " * ((1 << 20) // 5 - 8)
+    filler = "word " * ((1 << 20) // 5 - 10)  # the question lies across the end of a part
     (data / "long.txt").write_text(filler + STEMS[1].replace(" ", "\n") + filler)
     with gzip.open(data / "step-000010.jsonl.gz", "wt") as file:
         file.write(json.dumps({"prompt": ASK + STEMS[3] + TELL, "reward": {"total": 1.0}}) + "\n")

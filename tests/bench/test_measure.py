@@ -63,7 +63,7 @@ def test_unverifiable_is_apart_from_failed_and_from_wrong():
 
 
 def test_votes_are_for_what_the_verifier_extracted():
-    rows = [row("q0", 0, "right", extracted="1/2"), row("q0", 1, "wrong", extracted="3"),
+    rows = [row("q0", 0, "wrong", extracted="3"), row("q0", 1, "right", extracted="1/2"),
             row("q0", 2, "wrong", extracted=None), row("q0", 3, "right", extracted="1/2")]  # fmt: skip
     found = numbers(rows)
     assert found["majority@k"].value == 1

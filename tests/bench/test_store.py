@@ -43,7 +43,6 @@ def test_a_torn_row_is_dropped_and_failed_ones_are_asked_again(tmp_path):
     path.write_bytes(whole + whole[:30])
     assert len(read(tmp_path).rows) == 2
     with Store(tmp_path, header(command="again"), QUESTIONS) as store:
-        assert store.resumed
         assert set(store.done("one")) == {("q1", 0)}
         assert path.read_bytes() == whole
         store.add(row("q2", 0))

@@ -111,6 +111,11 @@ def test_a_part_is_in_order_and_within_every_larger_part(ids, data):
     assert {q.id for q in Numbers(shuffled).questions(few)} == set(small)
 
 
+def test_a_part_is_the_same_for_ever():
+    """By hash, so that it is no matter how the source is sorted; measured once and kept."""
+    assert [q.id for q in Numbers([f"q{place}" for place in range(20)]).questions(4)] == ["q0", "q2", "q4", "q16"]
+
+
 def test_rows_with_one_id_are_refused():
     with pytest.raises(BenchError, match=r"rows 0 and 2 .* are both 'a'"):
         Numbers(["a", "b", "a"]).questions()
@@ -231,6 +236,10 @@ def test_two_answers_in_tags_are_none(find):
     question = suite.questions(1)[0]
     twice = answer(f"{suite.oracle(question)} or {suite.decoy(question)}")
     assert suite.score(question, twice) == Verdict("wrong", "no single answer in <answer> tags after the reasoning")
+
+
+def test_gsm8k_takes_the_number_behind_the_marks(find):
+    assert [question.gold for question in find("gsm8k").questions()] == ["31", "5000", "-2", "4.5"]
 
 
 def test_aime_answers_are_held_to_their_range(tmp_path):

@@ -86,6 +86,7 @@ def test_cruxeval_compares_values_and_runs_nothing_a_model_wrote():
         "(f := lambda x: [1, 3])([])",
         "f(list((1, 3)))",
         "f",
+        "g([1, 3])",
         "[1, 3]",
         "f([1, 3]); f(1)",
     ):
@@ -135,6 +136,9 @@ def test_hidden_tests_are_read_from_their_pickle_without_loading_it(capsys):
             with pytest.raises(BenchError, match="not loaded"):
                 _plain(packed(other, protocol))
     assert capsys.readouterr().out == ""
+    for texts in (b"", b"\x8c\x01a\x8c\x01b"):  # none, and two of them
+        with pytest.raises(BenchError, match="not loaded"):
+            _plain(base64.b64encode(zlib.compress(b"\x80\x04" + texts + b".")).decode())
     for damaged in ("?", "aGVsbG8=", packed(cases)[:-8]):
         with pytest.raises(BenchError, match=r"neither JSON nor|cut off"):
             _plain(damaged)

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from hostile import CORPUS
 
 import aftershock
-from aftershock.verify import CallTest, Limits, run_code
+from aftershock.verify import Limits, run_code
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 NOBODY = 65534
 SLACK = 3.0  # seconds beyond the limit on the wall: starting and ending processes, on a machine that others use too
@@ -118,21 +120,69 @@ def test_corpus_names_what_it_tries():
 
 
 def test_no_tests_are_no_pass():
+    assert run_code("x = 1\n", [], Limits()).outcome == "unverifiable"
+
+
+def test_nothing_outlives_a_judge_that_is_killed():
     if not shutil.which("bwrap"):
         _missing("bubblewrap is not installed")
+    code = (
+        "from aftershock.verify import *\nrun_code('import os\\nos.fork()\\nwhile True: pass', [CallTest('f', (), 1)])"
+    )
+    judge = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
-        verdict = run_code("x = 1\n", [], Limits())
-    except Exception:
-        return
-    assert verdict.outcome != "right"
+        started = _wait_for(lambda: len(_below(judge.pid)) >= 4 and _below(judge.pid))  # bwrap, its first, the two
+    finally:
+        judge.kill()
+        judge.wait()
+    assert _wait_for(lambda: not any(_alive(*process) for process in started))
 
 
-def test_refused_without_a_sandbox(monkeypatch, tmp_path):
+def _wait_for(condition, seconds: float = 30.0):
+    """Return what `condition` returns once that is true, or at last."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert result, "waited in vain"
+    return result
+
+
+def _below(pid: int) -> list[tuple[int, str]]:
+    """The processes below one, each with the moment of its start, which tells it from a later one of its number."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [(child, _started(child)), *_below(child)]
+    return found
+
+
+def _started(pid: int) -> str:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _alive(pid: int, started: str) -> bool:
+    return bool(started) and _started(pid) == started
+
+
+def test_refused_without_a_sandbox(tmp_path):
     marker = tmp_path / "ran"
-    monkeypatch.setenv("PATH", "")
-    try:
-        verdict = run_code(f"open({str(marker)!r}, 'w')\ndef answer(): return 1\n", [CallTest("answer", (), 1)])
-        assert verdict.outcome != "right" or shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
-    except Exception as error:
-        assert "bubblewrap" in str(error) or "bwrap" in str(error)
+    program = f"open({str(marker)!r}, 'w')\ndef f(): return 1\n"
+    code = (
+        "from aftershock.verify import *\nfrom aftershock.errors import SandboxError\n"
+        f"try: print(run_code({program!r}, [CallTest('f', (), 1)]))\n"
+        "except SandboxError as error: print('refused:', error)"
+    )
+    path = os.pathsep.join(sys.path)
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"PATH": str(tmp_path), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.startswith("refused:"), ran.stdout + ran.stderr
+    assert "bubblewrap" in ran.stdout
     assert not marker.exists()

@@ -1,6 +1,7 @@
 """The verdict on mathematical answers: the rules, what tries to harm the verifier, and every way it is called."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 
 from aftershock.verify import math, math_answer
 from aftershock.verify.math import math_answers
-from aftershock.verify.math_form import Quantity, exact, quantity, shape, tidy, words
-from aftershock.verify.math_same import rounds_to
+from aftershock.verify.math_form import Quantity, TooDeep, exact, quantity, shape, tidy, words
+from aftershock.verify.math_same import differs, rounds_to
 
 SYMBOLIC = (r"\boxed{2\sqrt{3}+1}", r"1+\sqrt{12}")
 BOMB = (r"\boxed{9^{9^{9^9}}}", "5")
@@ -248,16 +249,57 @@ def test_lists_have_no_order_and_tuples_have(values, rng):
     assert outcome(f"{answer}, {values[0]}", gold) == "wrong"
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet=r"0123456789.,-+/()[]{}\$%^_=<> abxtfr", max_size=40))
-def test_reading_never_fails_and_tidy_text_stays_tidy(text):
+pieces = st.sampled_from(
+    [
+        *"0123456789.,-+/()[]{}$%^_=<> abx",
+        r"\frac",
+        r"\{",
+        r"\}",
+        r"\text{",
+        " or ",
+        "square ",
+        "sq",
+        " cm",
+        r"\sqrt",
+        r"\pm",
+    ]
+)
+
+
+def test_each_value_of_a_list_answers_for_one_of_gold():
+    assert outcome("1, 2", "1, 1") == outcome("1, 1", "1, 2") == "wrong"
+    assert outcome("1, 1", "1, 1.0") == "right"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pieces, max_size=20).map("".join))
+def test_reading_never_fails(text):
     clean = tidy(text)
-    form = shape(clean)
-    assert form.parts
-    for part in form.parts:
+    for part in shape(clean).parts:
         exact(quantity(part).body)
         words(part)
-    assert outcome(text, "77777") != "unverifiable" or "\\" in text or "^" in text
+    verdict = math._by_form(f"\\boxed{{{text}}}", "77777")
+    assert verdict is None or verdict.outcome == ("right" if verdict.extracted == "77777" else "wrong"), verdict
+
+
+def test_a_failure_of_ours_is_neither_right_nor_wrong(monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(math, "differs", fail)
+    verdict = math_answer(r"\boxed{5}", "5")
+    assert (verdict.outcome, verdict.reason) == ("unverifiable", "ZeroDivisionError: ours")
+
+
+@pytest.mark.parametrize(
+    "piece", ["1", "1,", "{", "a ", r"\text{a}", r"\frac{", r"\pm", "=", "10^", "x=", "(", "5 ab "]
+)
+def test_the_longest_answers_are_read_in_no_time(piece):
+    text = (piece * 2000)[:1990]
+    began = time.process_time()
+    with contextlib.suppress(TooDeep, math._Undecided):
+        differs("12", tidy(text), math._undecided)
+    assert time.process_time() - began < 0.1
 
 
 @pytest.mark.parametrize(
@@ -288,6 +330,9 @@ def test_exact_numbers(text, found):
         (r"60\text{ miles/hour}", Quantity("60", "mi per h")),
         (r"-\dollar 5", Quantity("-5", "dollar")),
         (r"5\text{ million}", Quantity(r"5\text{ million}")),
+        (r"5\text{ s}", Quantity("5", "s")),
+        ("2 seconds", Quantity("2", "s")),
+        ("19_8", Quantity("19_8")),
         ("5ab", Quantity("5ab")),
         ("5 ab", Quantity("5 ab")),
         ("5cm", Quantity("5", "cm")),

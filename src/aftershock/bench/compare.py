@@ -91,9 +91,14 @@ def _name(bench: Bench) -> str:
 
 
 def _protocols(this: Bench, other: Bench) -> list[str]:
+    """Say how the two were asked otherwise: by protocol, and suite by suite."""
     ours, theirs = asdict(this.protocol), asdict(other.protocol)
-    names = [name for name in ours if name not in ("n", "k", "seed") and ours[name] != theirs[name]]
-    return [f"{name} was {ours[name]} here and {theirs[name]} there" for name in names]
+    pairs = [(name, ours[name], theirs[name]) for name in ours if name not in ("n", "k", "seed")]
+    entries = {entry["name"]: entry for entry in other.header["suites"]}
+    for entry in this.header["suites"]:
+        there = entries.get(entry["name"], entry)
+        pairs += [(f"{entry['name']}: {name}", entry[name], there[name]) for name in ("instruction", "max_tokens")]
+    return [f"{name} was {here!r} here and {there!r} there" for name, here, there in pairs if here != there]
 
 
 def _refusal(ours: Sequence[Question], theirs: Sequence[Question] | None) -> str:

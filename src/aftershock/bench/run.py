@@ -21,6 +21,7 @@ from aftershock.bench.suites import expand
 from aftershock.bench.suites import find as find_suite
 from aftershock.bench.target import TIMEOUT, Target, find
 from aftershock.bench.types import Answer, Protocol, Question, Row
+from aftershock.errors import BenchError
 from aftershock.stats import Measurement
 
 PACKAGES = ("torch", "transformers", "inspect-ai", "math-verify", "datasets", "reasoning-gym")
@@ -137,12 +138,13 @@ def bench(
     timeout: int = TIMEOUT,
 ) -> Bench:
     """Bench `model` (see `target.find`) on the suites of `names`, groups among them, in `folder`; see `run`."""
+    if not names:
+        raise BenchError("no suite is named; give --suite generated, or others of docs/suites.md")
     with contextlib.ExitStack() as stack:
         suites = [find_suite(name, data) for name in expand(names)]
         for suite in suites:
             stack.callback(suite.close)
         target = find(model, {suite.name: suite for suite in suites}, model_name, timeout)
-        stack.callback(target.close)
         return run(target, prepare(suites, target, protocol), protocol, folder, command, watch)
 
 

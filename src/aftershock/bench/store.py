@@ -118,7 +118,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self._handle = disk.lock(folder)
         try:
-            self.resumed = self._agree(header)
+            self._agree(header)
             self._done = {name: self._mend(name, asked) for name, asked in questions.items()}
             disk.write_json(folder / HEADER, header)
         except BaseException:
@@ -147,10 +147,10 @@ class Store:
         with self._mutex:
             disk.append_line(self.folder / folder_name(row.suite) / ROWS, line)
 
-    def _agree(self, header: Header) -> bool:
-        """Return whether there is a bench to go on with; BenchError where it asked otherwise."""
+    def _agree(self, header: Header) -> None:
+        """Raise BenchError where there is a bench already that asked otherwise."""
         if not (self.folder / HEADER).exists():
-            return False
+            return
         before = _header(self.folder)
         changes = [change for part in SPEC for change in differences(part, before.get(part), header.get(part))]
         if changes:
@@ -158,7 +158,6 @@ class Store:
                 f"{self.folder} holds a bench that asked otherwise: {'; '.join(changes[:8])}. "
                 "Repeat its command to go on with it, or begin anew with another --out"
             )
-        return True
 
     def _mend(self, suite: str, questions: Sequence[Question]) -> dict[tuple[str, int], Row]:
         """Write the questions, cut off a torn last row, and return the rows that need no second asking."""
@@ -174,20 +173,11 @@ def _foreign(folder: Path) -> Iterable[Path]:
 
 
 def _cut_torn(path: Path) -> None:
-    """Cut off what follows the last line's end, in a file that may be long."""
-    if not path.exists():
-        return
-    with open(path, "rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - (1 << 16))
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                file.truncate(start + newline + 1)
-                return
-            end = start
-        file.truncate(0)
+    """Cut off what follows the last line's end."""
+    if path.exists():
+        with open(path, "rb") as file:
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+        os.truncate(path, whole)
 
 
 def differences(name: str, old: Any, new: Any) -> list[str]:

@@ -29,9 +29,6 @@ class Target(ABC):
         """Return the least and the most tokens an answer to one of `questions` is given."""
         return protocol.max_tokens, protocol.max_tokens
 
-    def close(self) -> None:  # noqa: B027 most hold nothing
-        """Give free what it holds."""
-
 
 class Local(Target):
     """A target that is asked by a plain call in this process."""

@@ -62,6 +62,8 @@ def _by_form(completion: str, gold: str) -> Verdict | None:
         return Verdict("wrong", str(error), answer)
     except _Undecided:
         return None
+    except Exception as error:  # ours: neither right nor wrong
+        return Verdict("unverifiable", f"{type(error).__name__}: {error}", answer)
     return Verdict("wrong" if difference else "right", difference, answer)
 
 

@@ -50,7 +50,7 @@ _TIDY = [
     )
 ]
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"(?:\d++(?:\.\d*+)?|\.\d++)"  # possessive: or a thousand digits take quadratic time
 _EXACT = re.compile(
     rf"(?P<sign>[+-]?)\s*(?:(?P<whole>\d+)\s*(?:\\frac\{{(?P<up>\d+)\}}\{{(?P<low>\d+)\}}|\s(?P<up_>\d+)/(?P<low_>\d+))|"
     rf"\\frac\{{\s*(?P<top>[+-]?{_NUMBER})\s*\}}\{{\s*(?P<bottom>[+-]?{_NUMBER})\s*\}}|"
@@ -185,32 +185,12 @@ _UNIT = re.compile(
 )
 _BASED = re.compile(r"\(?([0-9A-Z]+)\)?\s*_\s*\{?(?:\\text\{|\()?([0-9]{1,2}|[a-z]+)\)?\}{0,2}")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
-_SPELLINGS = {
-    spelling: unit
-    for unit, spellings in {
-        "%": "%",
-        "dollar": "dollars usd",
-        "cent": "cents",
-        "degree": "degrees deg ^\\circ",
-        "mm": "millimeter millimeters millimetre millimetres",
-        "cm": "centimeter centimeters centimetre centimetres",
-        "m": "meter meters metre metres",
-        "km": "kilometer kilometers kilometre kilometres",
-        "in": "inch inches",
-        "ft": "foot feet",
-        "yd": "yard yards",
-        "mi": "mile miles",
-        "s": "second seconds sec secs",
-        "min": "minute minutes mins",
-        "h": "hour hours hr hrs",
-        "g": "gram grams",
-        "kg": "kilogram kilograms",
-        "lb": "pound pounds lbs",
-        "l": "liter liters litre litres",
-        "unit": "units",
-    }.items()
-    for spelling in (unit, *spellings.split())
-}
+_UNITS = (
+    "dollar usd|degree deg ^\\circ|mm millimeter millimetre|cm centimeter centimetre|m meter metre|"
+    "km kilometer kilometre|in inch inche|ft foot feet|yd yard|mi mile|s second sec|min minute|h hour hr|g gram|"
+    "kg kilogram|lb pound|l liter litre"
+)
+_SPELLINGS = {spelling: names.split()[0] for names in _UNITS.split("|") for spelling in names.split()}
 # Words after a number that make it another number, or no answer at all.
 _NO_UNITS = re.compile(
     r"\b(?:or|and|not?|nor|maybe|perhaps|about|approximately|around|roughly|if|is|are|was|than|less|more|over|under|plus|"
@@ -226,7 +206,8 @@ def quantity(text: str) -> Quantity:
     Quantity(body='15', unit='cm^2', base=0)
     """
     based = _BASED.fullmatch(text)
-    if based and (base := _BASES.get(based[2]) or (int(based[2]) if based[2].isdigit() else 0)):
+    base = (_BASES.get(based[2]) or int(based[2] if based[2].isdigit() else 0)) if based else 0
+    if based and max(int(digit, 36) for digit in based[1]) < base <= 36:
         return Quantity(based[1], "", 0 if base == 10 else base)
     money = re.fullmatch(r"(-?)\s*\\dollar\s*(.+)", text)
     if money and not _UNIT.fullmatch(money[2]):
@@ -240,15 +221,19 @@ def _unit(text: str, spaced: bool) -> str:
     """Return the unit in its one spelling; "" for what isn't a unit."""
     plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text.replace("^\\circ", " ^\\circ ")).replace("/", " per ").lower()
     power = re.search(r"\^\s*\{?([23])\}?\s*$", plain)
-    words = (plain[: power.start()] if power else plain).replace("-", " ").split()
-    bare = text[0].isalpha() and words[0] not in _SPELLINGS  # letters that may as well be a product of variables
-    if not words or len(words) > 4 or _NO_UNITS.search(plain) or (bare and (len(words[0]) < 3 or not spaced)):
+    names = (plain[: power.start()] if power else plain).replace("-", " ").split()
+    if not names or len(names) > 4 or _NO_UNITS.search(plain):
         return ""
-    exponent = power[1] if power else {"square": "2", "sq": "2", "cubic": "3"}.get(words[0], "")
-    if not power and exponent:
-        words = words[1:]
-    singular = [_SPELLINGS.get(word) or (word[:-1] if len(word) > 3 and word[-1] == "s" else word) for word in words]
-    return " ".join(singular) + (f"^{exponent}" if exponent else "")
+    exponent = power[1] if power else ""
+    if not power and len(names) > 1 and names[0] in ("square", "sq", "cubic"):
+        exponent = "3" if names.pop(0) == "cubic" else "2"
+    one = [
+        _SPELLINGS.get(name, name)
+        for name in (name[:-1] if len(name) > 2 and name[-1] == "s" else name for name in names)
+    ]
+    if text[0].isalpha() and one[0] not in _SPELLINGS and (len(names[0]) < 3 or not spaced):
+        return ""  # bare letters that may as well be a product of variables
+    return " ".join(one) + (f"^{exponent}" if exponent else "")
 
 
 def words(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 
 from aftershock.verify.math_form import exact, quantity, shape, tidy, words
 
@@ -63,18 +64,10 @@ def _ordered(brackets: str, parts: list[str]) -> Iterator[tuple[str, str]]:
 def _single(text: str) -> Iterator[tuple[str, str]]:
     value = quantity(text)
     number = exact(value.body.replace(",", ""))
-    if number != 0 and "=" not in text and "\\in" not in text:
-        yield (
-            "sign",
-            text[1:] if text.startswith("-") and number is not None else f"-({text})" if number is None else f"-{text}",
-        )
-    longest = max(_NUMBER.findall(text), key=len, default="")
-    if number and len(longest) > 1:
-        yield "digit dropped", text.replace(longest, longest[:-1] if longest.strip("0") else "1", 1)
-    if number and "." in value.body:
-        yield "point moved", text.replace(".", "")
-    if number and number != 1 and number != -1 and number.denominator > 1 and "." not in text:
-        yield "upside down", f"\\frac{{{number.denominator}}}{{{number.numerator}}}"
+    if number != 0 and not re.search(r"=|\\in(?![a-z])", text):
+        yield "sign", text[1:] if number and number < 0 else f"-{text}" if number else f"-({text})"
+    if number:
+        yield from _number(text, value.body, number)
     if value.unit == "%":
         yield "percent dropped", value.body
     if value.unit:
@@ -83,3 +76,13 @@ def _single(text: str) -> Iterator[tuple[str, str]]:
         yield "base dropped", value.body
         yield "other base", f"{value.body}_{{{value.base + 1}}}"
         yield "value in base ten", str(int(value.body, value.base))
+
+
+def _number(text: str, body: str, number: Fraction) -> Iterator[tuple[str, str]]:
+    longest = max(_NUMBER.findall(text), key=len)
+    if len(longest) > 1:
+        yield "digit dropped", text.replace(longest, longest[:-1] if longest.strip("0") else "1", 1)
+    if "." in body:
+        yield "point moved", text.replace(".", "")
+    elif number.denominator > 1:
+        yield "upside down", f"\\frac{{{number.denominator}}}{{{number.numerator}}}"

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aftershock
-from aftershock.verify import CallTest, Verdict, run_code
+from aftershock.verify import CallTest, Limits, Verdict, run_code
 from hostile import CORPUS
 from hostile.base import Hostile
 
@@ -170,6 +170,11 @@ def run(item: Hostile, canaries: Canaries) -> dict:
     }
 
 
+def hurry(number: int) -> None:
+    """Have a sandbox ended in its first moments, each time a little later, in whatever it then does."""
+    run_code("import time\ntime.sleep(100)\n", [CallTest("answer", (), 1)], Limits(wall_seconds=number / 2000))
+
+
 def children() -> dict[int, str]:
     """Return the processes below this one, with their state and command."""
     parents, shown = {}, {}
@@ -217,6 +222,7 @@ def main() -> None:
             fds, began = len(os.listdir("/proc/self/fd")), time.monotonic()
             with ThreadPoolExecutor(THREADS) as pool:
                 results = list(pool.map(lambda item: run(item, canaries), chosen))
+                list(pool.map(hurry, range(60)))
             seconds = time.monotonic() - began
             results.append(run(good, canaries))
             report = {

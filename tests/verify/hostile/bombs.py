@@ -47,6 +47,12 @@ def answer():
         "import os\ndef answer():\n    os.kill(-1, 19); os.kill(1, 19); os.kill(os.getppid(), 19); os.kill(os.getpid(), 19)\n",
     ),
     bomb(
+        "close-and-sleep",
+        "closing every door ends nobody's patience but the limit's",
+        "import os, time\nprint(7, flush=True)\nos.closerange(0, 256)\ntime.sleep(1000)\n",
+        test=StdioTest("", "7\n"),
+    ),
+    bomb(
         "thread-after-main",
         "what a thread goes on with after the program's end is ended",
         "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nprint(7)\n",

@@ -257,6 +257,19 @@ def answer():
 """,
     ),
     probe(
+        "starve-first-process",
+        "starving the sandbox's first process ends the sandbox, at most",
+        """
+import resource
+def answer():
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_DATA, resource.RLIMIT_CPU):
+        for pid in (1, 2, os.getppid()):
+            attempt(lambda: resource.prlimit(pid, kind, (0, 0)))
+    return "contained"
+""",
+        allowed=("right", "wrong"),
+    ),
+    probe(
         "become-root",
         "no way to more rights: no capabilities, no setuid, no new privileges",
         """

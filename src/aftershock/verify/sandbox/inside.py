@@ -82,7 +82,7 @@ def main(job: "dict[str, Any]") -> None:
     for name, value in job["limits"].items():
         _limit(getattr(resource, name), value)
     os.write(job["status"], b"%d " % _landlock(job["readable"]))
-    os.closerange(3, 4096)
+    os.closerange(3, max(4096, job["status"], job["leash"]) + 1)
     _MODES[job["mode"]](job)
 
 

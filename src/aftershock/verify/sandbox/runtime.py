@@ -19,7 +19,7 @@ NOBODY = 65534  # who a sandbox runs as when root starts it: root's processes es
 LEAST_PYTHON = (3, 11)
 _PROBE_SECONDS = 20.0
 _START = (
-    "import marshal,os;c,j=marshal.loads(os.pread({0},os.fstat({0}).st_size,0));n={{}};"
+    "import marshal,os;c,j=marshal.loads(os.pread({0},os.fstat({0}).st_size,0));os.close({0});n={{}};"
     "exec(c if isinstance(c,str) else marshal.loads(c),n);n['main'](j)"
 )
 # Unreachable for the sandbox's user is, for example, a Python under root's home: root lends it by a bind mount that

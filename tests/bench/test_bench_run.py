@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from endpoint import endpoint
+from endpoint import HANG_SECONDS, endpoint
 from test_target import Sums
 
 from aftershock.bench import inspect_adapter
@@ -236,7 +236,7 @@ def test_an_endpoint_that_fails_half_the_time_and_hangs(tmp_path, impatient, mon
     with endpoint(reply) as server:
         target = find(f"{server.url}#m", {}, timeout=2)
         made = bench(target, tmp_path, k=1, n=16)
-    assert time.perf_counter() - began < 60
+    assert time.perf_counter() - began < HANG_SECONDS  # it never waited for the end of a hang
     finishes = [row.answer.finish for row in made.rows]
     assert finishes == ["failed", "failed", "stop", "stop"] * 4
     assert all(row.right for row in made.rows if row.counted)
