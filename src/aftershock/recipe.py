@@ -114,6 +114,7 @@ class PretrainStage(_Table):
     source: str | None = Field(None, alias="from")  # None: new weights from `model`
     model: ModelTable | None = None
     vocab_size: int = Field(512, ge=280)
+    tokenizer: str | None = None  # whose tokenizer a new model takes: "base", an earlier stage, a folder; None: its own
     tasks: tuple[TaskTable, ...]
     steps: int = Field(..., ge=1)
     tokens_per_step: int = Field(16384, ge=64)
@@ -122,6 +123,14 @@ class PretrainStage(_Table):
     eval: EvalTable = EvalTable()
     max_tokens: int = Field(256, ge=1)  # of an evaluation's completion
     checkpoint_every: int = Field(50, ge=1)
+
+
+class PreferenceTable(_Table):
+    """`[[stage.NAME.preferences]]`: a reward model's say in the reward, on the tasks that have no rule to judge by."""
+
+    model: str  # an earlier stage of kind "reward_model"
+    weight: float = Field(1.0, gt=0)
+    from_step: int = Field(0, ge=0)  # R1 gave preference rewards only in the last 400 of 1,700 steps
 
 
 class RLStage(_Table):
@@ -141,6 +150,7 @@ class RLStage(_Table):
     optim: OptimTable = OptimTable()
     loss: LossTable = LossTable()
     reward: RewardTable = RewardTable()
+    preferences: tuple[PreferenceTable, ...] = ()
     eval: EvalTable = EvalTable()
     checkpoint_every: int = Field(10, ge=1)
 
@@ -189,8 +199,51 @@ class SampleStage(_Table):
     reward: RewardTable = RewardTable()
 
 
-TrainingStage = PretrainStage | SFTStage | RLStage
-Stage = Annotated[PretrainStage | SFTStage | SampleStage | RLStage, Field(discriminator="kind")]
+class RewardModelStage(_Table):
+    """`kind = "reward_model"`: a model with a score for a head, trained on preferences [R1 2.3.4, supplement].
+
+    "pairwise" learns which of two answers is better (Bradley-Terry), "pointwise" whether one is safe.
+    """
+
+    kind: Literal["reward_model"]
+    source: str = Field("base", alias="from")
+    form: Literal["pairwise", "pointwise"] = "pairwise"
+    judges: Literal["answer", "whole"] = "answer"  # what it reads after the prompt: the final answer, or all of it
+    data: tuple[str, ...]  # tasks that make preferences, JSONL files, or hub:ORG/NAME[:SPLIT]
+    examples: int = Field(2000, ge=2)  # drawn of each task in `data`
+    epochs: int = Field(1, ge=1)  # R1: 1
+    examples_per_step: int = Field(64, ge=1)
+    max_length: int = Field(32768, ge=8)
+    validation: float = Field(0.1, gt=0, lt=1)
+    optim: OptimTable = OptimTable()
+    checkpoint_every: int = Field(50, ge=1)
+
+
+class DistillStage(_Table):
+    """`kind = "distill"`: a student learns a teacher's next-token distributions; the two share a tokenizer."""
+
+    kind: Literal["distill"]
+    source: str = Field(..., alias="from")  # the student
+    teacher: str  # an earlier stage, "base" or a model folder
+    divergence: Literal["forward_kl", "reverse_kl"] = "reverse_kl"
+    on_policy: bool = True  # on the student's own completions of the tasks' problems; else on `data`
+    data: tuple[str, ...] = ()
+    tasks: tuple[TaskTable, ...] = ()
+    steps: int = Field(..., ge=1)
+    problems_per_step: int = Field(32, ge=1)
+    samples_per_problem: int = Field(4, ge=1)
+    max_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    max_rows: int = Field(256, ge=1)
+    optim: OptimTable = OptimTable()
+    eval: EvalTable = EvalTable()
+    checkpoint_every: int = Field(10, ge=1)
+
+
+TrainingStage = PretrainStage | SFTStage | DistillStage | RLStage  # those that measure the model they make
+Stage = Annotated[
+    PretrainStage | SFTStage | SampleStage | RewardModelStage | DistillStage | RLStage, Field(discriminator="kind")
+]
 
 
 class Recipe(_Table):
