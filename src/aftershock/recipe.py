@@ -209,8 +209,9 @@ class RewardModelStage(_Table):
     source: str = Field("base", alias="from")
     form: Literal["pairwise", "pointwise"] = "pairwise"
     judges: Literal["answer", "whole"] = "answer"  # what it reads after the prompt: the final answer, or all of it
-    data: tuple[str, ...]  # tasks that make preferences, JSONL files, or hub:ORG/NAME[:SPLIT]
-    examples: int = Field(2000, ge=2)  # drawn of each task in `data`
+    data: tuple[str, ...] = ()  # JSONL files, or hub:ORG/NAME[:SPLIT]
+    tasks: tuple[TaskTable, ...] = ()  # those whose preferences are learnt, drawn by weight
+    examples: int = Field(2000, ge=2)  # drawn of the tasks
     epochs: int = Field(1, ge=1)  # R1: 1
     examples_per_step: int = Field(64, ge=1)
     max_length: int = Field(32768, ge=8)

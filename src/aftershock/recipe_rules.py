@@ -12,12 +12,25 @@ from pydantic import BaseModel, ValidationError
 
 from aftershock import toml
 from aftershock.errors import RecipeError
-from aftershock.recipe import PretrainStage, Recipe, RLStage, RunTable, SampleStage, SFTStage, Stage, TrainingStage
+from aftershock.recipe import (
+    DistillStage,
+    PretrainStage,
+    Recipe,
+    RewardModelStage,
+    RLStage,
+    RunTable,
+    SampleStage,
+    SFTStage,
+    Stage,
+    TrainingStage,
+)
 
 STAGE_KINDS: dict[str, type[Any]] = {
     "pretrain": PretrainStage,
     "sft": SFTStage,
     "sample": SampleStage,
+    "reward_model": RewardModelStage,
+    "distill": DistillStage,
     "rl": RLStage,
 }
 SHIPPED_BASE = "base"
@@ -88,7 +101,7 @@ def _own_faults(stage: Stage) -> Iterator[Fault]:
         yield from _sft_faults(stage)
     elif isinstance(stage, PretrainStage):
         yield from _pretrain_faults(stage)
-    if not isinstance(stage, SampleStage):
+    if isinstance(stage, TrainingStage):
         yield from _training_faults(stage)
 
 

@@ -33,7 +33,9 @@ def method(table: dict[str, Any]) -> list[str]:
         return _sft(stage)
     if isinstance(stage, SampleStage):
         return _sample(stage)
-    return _rl(stage) if isinstance(stage, RLStage) else _pretrain(stage)
+    if isinstance(stage, PretrainStage):
+        return _pretrain(stage)
+    return _rl(stage) if isinstance(stage, RLStage) else []
 
 
 def _tasks(tables: tuple[TaskTable, ...]) -> str:

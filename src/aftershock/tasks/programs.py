@@ -144,7 +144,8 @@ def _calls(argument: str, code: str) -> list[list[Any]]:
     """Return arguments with what the function makes of them; they depend on the code alone. Lists hold no largest of
     nothing: where a step leaves none, another list is drawn.
     """
-    rng, calls = generator("programs", code), []
+    rng = generator("programs", code)
+    calls: list[list[Any]] = []
     while len(calls) < CALLS:
         given: Any = rng.randint(-9, 20) if argument == "x" else [rng.randint(0, 12) for _ in range(rng.randint(3, 6))]
         try:
