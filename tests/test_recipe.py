@@ -129,7 +129,7 @@ def test_all_faults_are_told_at_once_each_with_file_key_value_and_wish(tmp_path)
         (("[run]", "[rum]"), "run.name: missing"),
         (
             ('kind = "rl"', 'kind = "rll"'),
-            '"rll": should be "pretrain" or "sft" or "sample" or, did you mean "rl"?',
+            '"rll": should be "pretrain" or',
         ),
         (('kind = "rl"', ""), 'stage.zero.kind: should be "pretrain" or "sft"'),
         (('from = "first"', 'from = "zero"'), "stands before this one"),
