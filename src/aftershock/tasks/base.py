@@ -45,6 +45,7 @@ class Task(ABC):
     name: str = ""
     levels: ClassVar[int | None] = None
     speaks: ClassVar[tuple[str, ...] | None] = None
+    open: ClassVar[bool] = False  # no rule rewards it, reward models do; `check` then serves measuring alone
     spec: "Spec | None" = None  # how the registry made this instance, so that another process can make it again
 
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
@@ -76,6 +77,23 @@ class Task(ABC):
         quality should vary, from a blind guess to search with checks, and its answer need not be right: RL can only
         strengthen what the base does now and then. A `thorough` one takes no
         short cut and gives up late; a `guess` is nothing but one.
+        """
+        return None
+
+    def preference(self, problem: Problem, rng: random.Random) -> tuple[str, str] | None:
+        """Return a (chosen, rejected) pair of completions, drawn with `rng` alone, as `trace` writes them; None where
+        the task has no preferences to learn from.
+        """
+        return None
+
+    def judgement(self, problem: Problem, rng: random.Random) -> tuple[str, bool] | None:
+        """Return a completion as `trace` writes it, and whether it is safe; None where safety is not in question."""
+        return None
+
+    def quality(self, problem: Problem, answer: str) -> float | None:
+        """Return how good a final answer truly is, in [0, 1]; None where right and wrong say all there is to say.
+
+        Reward models are measured against it. No reward is made of it.
         """
         return None
 
