@@ -43,17 +43,14 @@ def test_deepseek_has_its_671_billion_and_the_prediction_module(name):
     tensors = weights(name)
     config = known_config(name)
     ours = sum(tensor.numel() for tensor in tensors.values())
-    copies = (
-        2 * config["vocab_size"] * config["hidden_size"]
-    )  # the module's embedding and head, stored again in the file
+    copies = 2 * config["vocab_size"] * config["hidden_size"]  # the files repeat embedding and head for the module
     assert ours + copies == V3_BF16 + V3_FP8
     main = sum(tensor.numel() for key, tensor in tensors.items() if ".mtp." not in key)
     assert round(main / 1e9) == 671  # the technical report's figure, arXiv 2412.19437
-    assert round((ours - main) / 1e9, 1) == 11.5  # README_WEIGHTS of DeepSeek-V3: the module's own weights
 
 
 def test_names_may_carry_hub_and_revision_and_a_strange_one_is_refused():
     assert known_config("hub:Qwen/Qwen2.5-0.5B@abc") == known_config("Qwen/Qwen2.5-0.5B")
     assert set(names()) == {*PUBLISHED, "deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-R1"}
-    with pytest.raises(CheckpointError, match="Qwen9.*not known here.*Qwen2.5-0.5B"):
+    with pytest.raises(CheckpointError, match=r"Qwen9.*not known here.*Qwen2\.5-0\.5B"):
         known_config("Qwen/Qwen9")
