@@ -114,7 +114,7 @@ class PretrainStage(_Table):
     source: str | None = Field(None, alias="from")  # None: new weights from `model`
     model: ModelTable | None = None
     vocab_size: int = Field(512, ge=280)
-    tokenizer: str | None = None  # whose tokenizer a new model takes: "base", an earlier stage, a folder; None: its own
+    tokenizer: str | None = None  # whose a new model takes ("base", an earlier stage, a folder), vocab_size then unread
     tasks: tuple[TaskTable, ...]
     steps: int = Field(..., ge=1)
     tokens_per_step: int = Field(16384, ge=64)
@@ -221,20 +221,23 @@ class RewardModelStage(_Table):
 
 
 class DistillStage(_Table):
-    """`kind = "distill"`: a student learns a teacher's next-token distributions; the two share a tokenizer."""
+    """`kind = "distill"`: a student learns a teacher's next-token distributions; the two share a tokenizer.
+
+    Off-policy, a step takes problems_per_step x samples_per_problem rows of `data`, and `tasks` are only measured.
+    """
 
     kind: Literal["distill"]
     source: str = Field(..., alias="from")  # the student
     teacher: str  # an earlier stage, "base" or a model folder
     divergence: Literal["forward_kl", "reverse_kl"] = "reverse_kl"
-    on_policy: bool = True  # on the student's own completions of the tasks' problems; else on `data`
+    on_policy: bool = True  # on the student's own completions of the tasks' problems [GKD]; else on `data`
     data: tuple[str, ...] = ()
     tasks: tuple[TaskTable, ...] = ()
     steps: int = Field(..., ge=1)
     problems_per_step: int = Field(32, ge=1)
     samples_per_problem: int = Field(4, ge=1)
-    max_tokens: int = Field(256, ge=1)
-    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(256, ge=1)  # of a completion; longer rows of `data` are left out and counted
+    temperature: float = Field(1.0, gt=0)  # of the student's sampling, and of both distributions compared
     max_rows: int = Field(256, ge=1)
     optim: OptimTable = OptimTable()
     eval: EvalTable = EvalTable()

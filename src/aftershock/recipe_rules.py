@@ -99,6 +99,8 @@ def _own_faults(stage: Stage) -> Iterator[Fault]:
         yield from _rl_faults(stage)
     elif isinstance(stage, SFTStage):
         yield from _sft_faults(stage)
+    elif isinstance(stage, DistillStage):
+        yield from _distill_faults(stage)
     elif isinstance(stage, PretrainStage):
         yield from _pretrain_faults(stage)
     if isinstance(stage, TrainingStage):
@@ -186,14 +188,21 @@ def _order_faults(stages: dict[str, Any], folder: Path) -> Iterator[Fault]:
             yield ("stage", name), "names a folder: use up to 64 letters, digits, - and _, a letter or digit first"
         if name.lower() in map(str.lower, earlier):
             yield ("stage", name), "differs from an earlier stage by letter case alone; give it another name"
-        if stage is not None and stage.source is not None:
-            makers = [known for known, one in earlier.items() if not isinstance(one, SampleStage)]
-            wrong = _source_fault(stage.source, makers, list(stages), folder)
-            yield from [(("stage", name, "from"), wrong)] if wrong else []
-        for index, source in enumerate(stage.data if isinstance(stage, SFTStage) else ()):
+        makers = [known for known, one in earlier.items() if not isinstance(one, SampleStage)]
+        for key, source in _models_named(stage):
+            wrong = _source_fault(source, makers, list(stages), folder)
+            yield from [(("stage", name, key), wrong)] if wrong else []
+        for index, source in enumerate(stage.data if isinstance(stage, SFTStage | DistillStage) else ()):
             if source in stages and not isinstance(earlier.get(source), SampleStage):
                 yield ("stage", name, "data", index), 'is not an earlier stage that makes data (kind = "sample")'
         earlier[name] = stage
+
+
+def _models_named(stage: Any) -> Iterator[tuple[str, str]]:
+    """Yield (key, value) of every key by which a stage names a model."""
+    for key, field in (("from", "source"), ("teacher", "teacher"), ("tokenizer", "tokenizer")):
+        if getattr(stage, field, None) is not None:
+            yield key, getattr(stage, field)
 
 
 def _source_fault(source: str, earlier: list[str], names: list[str], folder: Path) -> str | None:
@@ -215,7 +224,8 @@ def _source_fault(source: str, earlier: list[str], names: list[str], folder: Pat
 
 
 def _shared_faults(stage: Stage) -> Iterator[Fault]:
-    if not stage.tasks and not isinstance(stage, SFTStage):
+    told = isinstance(stage, SFTStage) or (isinstance(stage, DistillStage) and not stage.on_policy)  # by their data
+    if not stage.tasks and not told:
         yield ("tasks",), f"there is no task; add a [[stage.NAME.tasks]] table to the {stage.kind} stage"
     for index, task in enumerate(stage.tasks):
         if not task.languages:
@@ -240,6 +250,8 @@ def _pretrain_faults(stage: PretrainStage) -> Iterator[Fault]:
         yield ("model",), "missing: say [stage.NAME.model] for new weights, or from = for existing ones"
     if stage.source is not None and stage.model is not None:
         yield ("from",), "can't go together with a [stage.NAME.model] table: weights are either taken or new"
+    if stage.tokenizer is not None and stage.source is not None:
+        yield ("tokenizer",), "is for new weights; those taken with from = have their own tokenizer"
 
 
 def _sft_faults(stage: SFTStage) -> Iterator[Fault]:
@@ -247,6 +259,13 @@ def _sft_faults(stage: SFTStage) -> Iterator[Fault]:
         yield ("data",), "is empty; name earlier stages that make data, JSONL files, or hub:ORG/NAME"
     if stage.patience and not stage.validation:
         yield ("patience",), "needs a validation loss to look at; set validation above 0 or leave this out"
+
+
+def _distill_faults(stage: DistillStage) -> Iterator[Fault]:
+    if stage.on_policy and stage.data:
+        yield ("data",), "is read only with on_policy = false: on-policy, the student writes the completions itself"
+    if not stage.on_policy and not stage.data:
+        yield ("data",), "is empty; name stages or JSONL files with completions, or set on_policy = true"
 
 
 def _rl_faults(stage: RLStage) -> Iterator[Fault]:
