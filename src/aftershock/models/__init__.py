@@ -5,6 +5,7 @@ from aftershock.models.causal_lm import CausalLM, build
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
 from aftershock.models.folder import load, save
 from aftershock.models.moe import balance
+from aftershock.models.scorer import Scorer, scorer_of
 
 __all__ = [
     "CausalLM",
@@ -13,9 +14,11 @@ __all__ = [
     "KVCache",
     "LanguageModel",
     "ModelConfig",
+    "Scorer",
     "Segments",
     "balance",
     "build",
     "load",
     "save",
+    "scorer_of",
 ]

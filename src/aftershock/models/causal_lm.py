@@ -215,11 +215,15 @@ class CausalLM(LanguageModel):
 
 
 def empty(
-    config: ModelConfig, dtype: torch.dtype, device: str | torch.device, own: frozenset[str] = frozenset()
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    own: frozenset[str] = frozenset(),
+    kind: type[CausalLM] = CausalLM,
 ) -> CausalLM:
     """Return a model whose weights are allocated but not set; gates' biases and counts are zero."""
     with torch.device("meta"):
-        model = CausalLM(config, own)
+        model = kind(config, own)
     model.to(dtype).to_empty(device=device)
     for module in model.modules():
         if isinstance(module, Gate):

@@ -43,8 +43,14 @@ class SavesTokenizer(Protocol):
     def save_pretrained(self, folder: str) -> Any: ...
 
 
-def load(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> CausalLM:
-    """Return the model in a Hugging Face folder, in eval mode, its weights cast to `dtype`.
+def load(
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    kind: type[CausalLM] = CausalLM,
+) -> CausalLM:
+    """Return the model in a Hugging Face folder, in eval mode, its weights cast to `dtype`; a reward model's where
+    `kind` is Scorer.
 
     Raises CheckpointError, naming everything that is wrong, where the folder holds pickles instead of safetensors,
     misses a file, or its tensors are missing, unexpected, misshapen or cut short. Tokenizer and generation files are
@@ -54,7 +60,7 @@ def load(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
     config = ModelConfig.from_dict(_read_json(root / "config.json"))
     with _opened(_shards(root)) as files:
         shapes = {name: tuple(f.get_slice(name).get_shape()) for f in files for name in f.keys()}  # noqa: SIM118
-        model = empty(_without_absent_mtp(config, shapes), dtype, device, _differing_copies(config, files))
+        model = empty(_without_absent_mtp(config, shapes), dtype, device, _differing_copies(config, files), kind)
         wanted = checkpoint_tensors(model, fused=_fused_names(shapes))
         _check_tensors(root, wanted, shapes, _copies(config))
         _fill(wanted, files)
