@@ -24,6 +24,7 @@ from aftershock.recipe import (
     Stage,
     TrainingStage,
 )
+from aftershock.sources import HUB, HUB_NAME
 
 STAGE_KINDS: dict[str, type[Any]] = {
     "pretrain": PretrainStage,
@@ -213,12 +214,14 @@ def _source_fault(source: str, earlier: list[str], names: list[str], folder: Pat
         return None
     if source in names:
         return "is no stage that makes weights and stands before this one in the file"
+    if source.startswith(HUB):
+        return None if HUB_NAME.fullmatch(source) else "should be hub:ORG/NAME, or hub:ORG/NAME@REVISION"
     path = Path(source).expanduser()
     if any((place / path / "config.json").is_file() for place in (folder, Path())):
         return None
     known = [SHIPPED_BASE, *earlier]
     return (
-        f'should be "{SHIPPED_BASE}", an earlier stage, or a model folder with a config.json'
+        f'should be "{SHIPPED_BASE}", an earlier stage, hub:ORG/NAME, or a model folder with a config.json'
         f"{nearest(source, known)}" + (f" (earlier stages: {', '.join(earlier)})" if earlier else "")
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aftershock.errors import RecipeError
 from aftershock.recipe import Recipe, Stage, TaskTable
+from aftershock.sources import HUB, hub_folder
 from aftershock.tasks import Task, task
 
 if TYPE_CHECKING:
@@ -45,16 +46,20 @@ def shipped_base() -> Path:
 
 
 def model_folder(source: str, context: Context) -> Path:
-    """Return where a stage's weights come from: "base", an earlier stage of the run, or a folder of one's own."""
+    """Return where a stage's weights come from: "base", an earlier stage of the run, a folder of one's own, or a model
+    of the hub (`hub:ORG/NAME[@REVISION]`), which is downloaded once.
+    """
     if source == "base":
         return shipped_base()
     if source in context.recipe.stage:
         return context.run.stage(source, context.recipe.stage[source]).model_folder
+    if source.startswith(HUB):
+        return hub_folder(source)
     folder = context.recipe.locate(source)
     if not (folder / "config.json").is_file():
         raise RecipeError(
-            f'stage {context.name!r}: from = {source!r} is neither "base", nor an earlier stage, nor a folder with a '
-            "config.json; name one of these"
+            f'stage {context.name!r}: from = {source!r} is neither "base", nor an earlier stage, nor a model of '
+            "the hub (hub:ORG/NAME), nor a folder with a config.json; name one of these"
         )
     return folder
 

@@ -3,19 +3,18 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aftershock.address import generator, key
 from aftershock.errors import DataError
 from aftershock.pipeline.context import Context
 from aftershock.pipeline.corpus import Document
+from aftershock.sources import HUB, Row, hub_rows, read_rows
 from aftershock.text import Message, Tokenizer, chat_prompt, prompt_for
 from aftershock.text.reasoning import THINK_OPEN
 from aftershock.text.template import BOS
 
 DATA = "data.jsonl"  # what a stage that makes data leaves in its folder
-_HUB = "hub:"
 
 
 @dataclass(frozen=True)
@@ -33,50 +32,18 @@ def examples(names: Sequence[str], context: Context) -> list[Example]:
     ]
 
 
-def _rows(name: str, context: Context) -> Iterator[dict[str, Any]]:
-    if name.startswith(_HUB):
-        yield from _hub(name.removeprefix(_HUB))
+def _rows(name: str, context: Context) -> Iterator[Row]:
+    if name.startswith(HUB):
+        repository, _, split = name.removeprefix(HUB).partition(":")
+        instead = "or download it and name its file"
+        yield from hub_rows(repository, DataError, instead, split=split or "train")
         return
     made = name in context.recipe.stage
     path = context.run.stage(name, context.recipe.stage[name]).folder / DATA if made else context.recipe.locate(name)
-    yield from _jsonl(path)
+    yield from read_rows(path, DataError)
 
 
-def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with open(path, encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _object(line, path, number)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} can't be read ({error}): `data` names earlier stages, JSONL files or hub:ORG/NAME"
-        ) from error
-
-
-def _object(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number}: holds a {type(row).__name__}, wanted a JSON object")
-    return row
-
-
-def _hub(name: str) -> Iterator[dict[str, Any]]:
-    repository, _, split = name.partition(":")
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise DataError(f'hub:{name} needs the datasets library: pip install "aftershock[bench]"') from error
-    try:
-        yield from load_dataset(repository, split=split or "train")
-    except Exception as error:
-        raise DataError(f"hub:{name} can't be had ({error}); download it and name its JSONL file instead") from error
-
-
-def _example(row: dict[str, Any], where: str) -> Example:
+def _example(row: Row, where: str) -> Example:
     """Read one row in either of the two forms that trainers share: `messages`, or `prompt` and `completion`."""
     turns = row.get("messages")
     if turns is None and isinstance(row.get("completion"), str):
