@@ -2,12 +2,14 @@
 
 from aftershock.learn.advantages import GroupAdvantages, group_advantages
 from aftershock.learn.batch import Batch, Sample, Whole, pack, pack_documents, split
+from aftershock.learn.distiller import Distiller
 from aftershock.learn.learner import Learner
 from aftershock.learn.logprobs import token_logprobs
 from aftershock.learn.optim import learning_rate
 
 __all__ = [
     "Batch",
+    "Distiller",
     "GroupAdvantages",
     "Learner",
     "Sample",

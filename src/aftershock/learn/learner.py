@@ -157,9 +157,12 @@ class Learner:
         return tally
 
     def _forward(self, model: LanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        half = self.optim.precision == "bfloat16"
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+        with self._autocast():
             return token_logprobs(model, batch.tokens, batch.segments, batch.mask)
+
+    def _autocast(self) -> torch.autocast:
+        half = self.optim.precision == "bfloat16"
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=half)
 
     @torch.no_grad()
     def _spread(self, model: LanguageModel, batch: Batch) -> Tensor:

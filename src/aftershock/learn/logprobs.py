@@ -1,10 +1,10 @@
-"""Log-probabilities of given tokens without keeping the logits of a whole batch.
+"""Log-probabilities of given tokens, or whatever else is read off logits, without keeping those of a whole batch.
 
 Only positions whose token counts reach the output head. Where their float32 logits would pass `CHUNK_BYTES`, the
 head runs over chunks of positions and is run again in the backward, so that one chunk's logits is all that lives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,14 +52,26 @@ def chunked(
     """
     if len(targets) == 0:
         return (empty := hidden.sum(-1).float()), empty.detach()
+    return in_chunks(lambda h, t: select(head(h), t), (hidden, targets), chunk_bytes // (4 * width(head, hidden)))
+
+
+def width(head: Callable[[Tensor], Tensor], hidden: Tensor) -> int:
+    """Return how many logits the head gives a position."""
     with torch.no_grad():
-        vocab = head(hidden[:1]).shape[-1]
-    size = max(1, chunk_bytes // (4 * vocab))
-    if len(targets) <= size:
-        return select(head(hidden), targets)
+        return head(hidden[:1]).shape[-1]
+
+
+def in_chunks(read: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
+    """Return read(*inputs), two tensors with a row for each of the inputs' rows, taken `size` rows at a time.
+
+    Nothing inside `read` outlives its chunk: the backward runs it again.
+    """
+    size = max(1, size)
+    if len(inputs[0]) <= size:
+        return read(*inputs)
     parts = [
-        checkpoint(lambda h, t: select(head(h), t), h, t, use_reentrant=False, preserve_rng_state=False)
-        for h, t in zip(hidden.split(size), targets.split(size))
+        checkpoint(read, *chunk, use_reentrant=False, preserve_rng_state=False)
+        for chunk in zip(*(rows.split(size) for rows in inputs))
     ]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
@@ -71,7 +83,15 @@ def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mas
     the model's own dtype even under autocast: in bfloat16 its rounding is the largest part of the gap between the
     sampler's and the learner's log-probabilities [MiniMax-M1, arXiv 2506.13585, section 3.2].
     """
-    kept = mask.nonzero()[:, 0]
-    hidden = model.hidden(tokens[None], segments=segments)[0].index_select(0, kept - 1)
+    hidden = kept_hidden(model, tokens, segments, mask)
     with torch.autocast(hidden.device.type, enabled=False):
-        return chunked(model.logits, hidden.to(model.dtype), tokens[kept])
+        return chunked(model.logits, hidden, tokens[mask])
+
+
+def kept_hidden(model: LanguageModel, tokens: Tensor, segments: Segments, mask: Tensor) -> Tensor:
+    """Return [kept, width], in the model's own dtype: the states from which the tokens where mask is True are foretold.
+
+    tokens: Long[total], packed by `segments`; mask: Bool[total], False at each sequence's first token.
+    """
+    before = mask.nonzero()[:, 0] - 1
+    return model.hidden(tokens[None], segments=segments)[0].index_select(0, before).to(model.dtype)
