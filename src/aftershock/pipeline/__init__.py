@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from aftershock.pipeline import pretrain, rl, sampling, sft
+from aftershock.pipeline import distill, pretrain, rl, sampling, sft
 from aftershock.pipeline.context import Context, shipped_base
 from aftershock.recipe import Recipe
 
@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Context", "execute", "shipped_base"]
 
-KINDS: dict[str, Any] = {"pretrain": pretrain.run, "sft": sft.run, "sample": sampling.run, "rl": rl.run}
+KINDS: dict[str, Any] = {
+    "pretrain": pretrain.run,
+    "sft": sft.run,
+    "sample": sampling.run,
+    "distill": distill.run,
+    "rl": rl.run,
+}
 
 
 def execute(recipe: Recipe, run: "Run", reporter: "Reporter") -> dict[str, Any]:

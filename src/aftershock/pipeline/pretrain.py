@@ -41,12 +41,19 @@ def _start(stage: PretrainStage, context: Context, corpus: Corpus) -> tuple[Toke
         return Tokenizer.load(folder), load(folder, dtype=torch.float32)
     if stage.model is None:
         raise RecipeError(f"stage {context.name!r} has neither `from` nor a [stage.{context.name}.model] table")
-    context.reporter.note("learning the vocabulary from the corpus")
-    pairs = texts(corpus, TOKENIZER_DOCUMENTS, context.seed, context.name, "vocabulary")
-    tokenizer = train_tokenizer((zero_prompt(q) + c for q, c in pairs), stage.vocab_size)
+    tokenizer = _tokenizer(stage, context, corpus)
     fields = {**stage.model.model_dump(), "vocab_size": tokenizer.vocab_size}
     fields |= {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     return tokenizer, build(fields, seed=context.seed)
+
+
+def _tokenizer(stage: PretrainStage, context: Context, corpus: Corpus) -> Tokenizer:
+    """Return the tokenizer that the stage names, so that a student can read its teacher's logits; or a new one."""
+    if stage.tokenizer:
+        return Tokenizer.load(model_folder(stage.tokenizer, context))
+    context.reporter.note("learning the vocabulary from the corpus")
+    pairs = texts(corpus, TOKENIZER_DOCUMENTS, context.seed, context.name, "vocabulary")
+    return train_tokenizer((zero_prompt(q) + c for q, c in pairs), stage.vocab_size)
 
 
 def _train(stage: PretrainStage, context: Context, model: CausalLM, corpus: Corpus, tokenizer: Tokenizer) -> None:

@@ -63,6 +63,15 @@ class Tokenizer:
         """The prompt form that the model was trained with; a foreign folder with a chat template is a chat model."""
         return self.config.get("prompt_template") or ("chat" if self.config.get("chat_template") else "paper")
 
+    def difference(self, other: "Tokenizer") -> str:
+        """Return in words how the two number or merge tokens otherwise; "" where logits of one suit the other."""
+        own, their = (one.fast.get_vocab(with_added_tokens=True) for one in (self, other))
+        if unlike := own.items() ^ their.items():
+            token, number = min(unlike, key=lambda pair: (pair[1], pair[0]))
+            return f"{len(own):,} and {len(their):,} tokens; {token!r} is number {number} in one alone"
+        merges = [json.loads(one.fast.to_str())["model"].get("merges") for one in (self, other)]
+        return "" if merges[0] == merges[1] else "the same tokens, merged by other rules"
+
     def with_template(self, template: Template) -> "Tokenizer":
         """Return the same tokenizer, marked as that of a model trained with another prompt form."""
         return Tokenizer(self.fast, self.config | {"prompt_template": template})
