@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from aftershock.address import generator, key
 from aftershock.errors import DataError
@@ -28,11 +28,12 @@ class Example:
 def examples(names: Sequence[str], context: Context) -> list[Example]:
     """Return the examples of all the named sources, in order; DataError names the source and line of what won't do."""
     return [
-        _example(row, f"{name}, row {number}") for name in names for number, row in enumerate(_rows(name, context), 1)
+        _example(row, f"{name}, row {number}") for name in names for number, row in enumerate(rows(name, context), 1)
     ]
 
 
-def _rows(name: str, context: Context) -> Iterator[Row]:
+def rows(name: str, context: Context) -> Iterator[Row]:
+    """Yield the rows of one source: an earlier stage's data, a file, or a split of a hub dataset."""
     if name.startswith(HUB):
         repository, _, split = name.removeprefix(HUB).partition(":")
         instead = "or download it and name its file"
@@ -48,13 +49,8 @@ def _example(row: Row, where: str) -> Example:
     turns = row.get("messages")
     if turns is None and isinstance(row.get("completion"), str):
         prompt = row.get("prompt")
-        turns = [*_turns(prompt), {"role": "assistant", "content": row["completion"]}]
-    if (
-        not isinstance(turns, list)
-        or len(turns) < 2
-        or not all(map(_is_message, turns))
-        or turns[-1]["role"] != "assistant"
-    ):
+        turns = [*as_turns(prompt), {"role": "assistant", "content": row["completion"]}]
+    if not is_conversation(turns) or len(turns) < 2:
         raise DataError(
             f"{where}: wanted `prompt` and `completion`, or `messages` that end with an assistant's turn; "
             f"its fields are {', '.join(row) or 'none'}"
@@ -62,8 +58,14 @@ def _example(row: Row, where: str) -> Example:
     return Example(tuple(turns[:-1]), turns[-1]["content"])
 
 
-def _turns(prompt: object) -> list[Any]:
+def as_turns(prompt: object) -> list[Any]:
+    """Return a prompt's turns: its own, or the user's one turn that a text is."""
     return prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+
+
+def is_conversation(turns: object) -> TypeGuard[list[Any]]:
+    """Return whether these are messages of which the last is an assistant's."""
+    return isinstance(turns, list) and bool(turns) and all(map(_is_message, turns)) and turns[-1]["role"] == "assistant"
 
 
 def _is_message(turn: object) -> bool:
@@ -89,7 +91,17 @@ def encode(example: Example, tokenizer: Tokenizer) -> Document:
     return Document([*head, *tokenizer.encode(completion), tokenizer.eos], len(head))
 
 
-def split(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
+class Prompted(Protocol):
+    """Whatever is trained on that has a prompt."""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]: ...
+
+
+P = TypeVar("P", bound=Prompted)
+
+
+def split(examples: Sequence[P], share: float) -> tuple[list[P], list[P]]:
     """Return (train, validation); a hash of the prompt decides, so that equal prompts are never in both."""
     kept = [key("validation", json.dumps(e.prompt, sort_keys=True)) / 2**64 < share for e in examples]
     return [e for e, v in zip(examples, kept) if not v], [e for e, v in zip(examples, kept) if v]
