@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import eager, theirs, tokens
 from transformers import AutoModelForSequenceClassification
 
 from aftershock.errors import CheckpointError
 from aftershock.models import Scorer, Segments, load, save, scorer_of
-from tiny_models import eager, theirs, tokens
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama", "qwen3", "deepseek_v3"])

@@ -124,6 +124,17 @@ def pack_documents(
     return _pack_rows([_Row(tokens, mask) for tokens, mask in zip(documents, masks)], micro_tokens, 0)
 
 
+def pack_scored(
+    documents: Sequence[Sequence[int]], labels: Sequence[float], micro_tokens: int, together: int = 1
+) -> list[Batch]:
+    """Pack documents that a reward model scores: `mask` is True at a document's last token, where it is read, and
+    `advantages` hold its label. Every `together` documents in a row (2 for a pair) share a batch, in their order.
+    """
+    masks = [[False] * (len(document) - 1) + [True] for document in documents]
+    rows = [_Row(*row) for row in zip(documents, masks, labels, strict=True)]
+    return _pack_rows(rows, micro_tokens, 0, together)
+
+
 def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     """Split a rollout batch into at most `count` mini-batches, one optimiser step each, keeping groups whole.
 
@@ -156,10 +167,11 @@ def bins(lengths: Sequence[int], size: int) -> list[list[int]]:
     return sorted(sorted(members) for members in held)
 
 
-def _pack_rows(rows: Sequence[_Row], micro_tokens: int, max_tokens: int) -> list[Batch]:
+def _pack_rows(rows: Sequence[_Row], micro_tokens: int, max_tokens: int, together: int = 1) -> list[Batch]:
     whole = Whole(sum(sum(row.mask) for row in rows), len(rows), max_tokens)
-    members = bins([len(row.tokens) for row in rows], micro_tokens)
-    return [_lay([rows[index] for index in indices], whole) for indices in members]
+    units = [rows[start : start + together] for start in range(0, len(rows), together)]
+    members = bins([sum(len(row.tokens) for row in unit) for unit in units], micro_tokens)
+    return [_lay([row for index in indices for row in units[index]], whole) for indices in members]
 
 
 def _lay(rows: Sequence[_Row], whole: Whole) -> Batch:
