@@ -236,7 +236,8 @@ def test_folders_that_must_not_be_written_into(tmp_path):
 
 
 def test_an_existing_run_needs_resume_and_the_same_recipe(tmp_path):
-    opened(tmp_path / "run").__exit__()
+    with opened(tmp_path / "run") as run:
+        run.stage("two", run.recipe.stage["two"])
     with pytest.raises(RunError, match="already holds the run 'test'; add --resume"):
         opened(tmp_path / "run")
     with pytest.raises(RunError, match=r"stage.two.steps was 4 and is 7 now") as caught:
@@ -249,7 +250,8 @@ def test_an_existing_run_needs_resume_and_the_same_recipe(tmp_path):
 
 
 def test_a_key_that_came_with_a_newer_aftershock_does_not_stop_a_resume_but_one_that_went_does(tmp_path):
-    opened(tmp_path / "run").__exit__()
+    with opened(tmp_path / "run") as run:
+        run.stage("one", run.recipe.stage["one"])
     facts = disk.read_json(tmp_path / "run/run.json")
     del facts["recipe"]["stage"]["one"]["max_rows"]
     disk.write_json(tmp_path / "run/run.json", facts)

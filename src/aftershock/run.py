@@ -7,7 +7,8 @@
     DIR/stages/NAME/               model/, rollouts/, checkpoints/, done.json
 
 What a step leaves is written in this order: `rollouts` and `record`, then `checkpoint`. A checkpoint remembers how
-long the line files were, so that a resume can cut away what came after it.
+much the stage had put into the line files, so that a resume can cut away what it added after that. Stages may be run
+in parts and again: what others wrote in between stays, and metrics.jsonl is put in the recipe's order.
 """
 
 import gzip
@@ -15,6 +16,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftershock import checkpoint as checkpoints
-from aftershock import disk
+from aftershock import disk, graph
 from aftershock.checkpoint import Checkpoint
 from aftershock.cost import hardware
 from aftershock.cost.ledger import Ledger, Work, price, total
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 METRICS, TIMINGS, SUMMARY, FACTS = "metrics.jsonl", "timings.jsonl", "summary.json", "run.json"
 BEGIN, DONE = "begin.json", "done.json"
 CHECKPOINTS, BEST = "checkpoints", "best"  # the last states of a stage, and that of its best validation
+_LOST = b'"lost": true'  # marks a line of timings.jsonl that stands for others
+_HEAD = re.compile(rb'\{"stage": "([^"]*)"')  # how every line of a line file begins
 LIBRARIES = ("aftershock", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
@@ -53,11 +57,15 @@ class Run:
         self._stages: dict[str, StageFolder] = {}
 
     @classmethod
-    def open(cls, folder: Path | str, recipe: Recipe, recipe_text: str, resume: bool = False) -> "Run":
-        """Begin a run in an empty or new folder, or go on with the one there where `resume` is set.
+    def open(
+        cls, folder: Path | str, recipe: Recipe, recipe_text: str, resume: bool = False, redo: bool = False
+    ) -> "Run":
+        """Begin a run in an empty or new folder, or go on with the one there where `resume` or `redo` is set.
 
-        RunError: the folder holds something else, a run and `resume` is not set, a run of another recipe, or is in
-        use by another process. `recipe_text` is kept as DIR/recipe.toml.
+        Stages that have begun, and that the recipe now makes otherwise, are cleared where `redo` is set: their
+        folders and metrics go, their cost stays. RunError: the folder holds something else, a run and neither is set,
+        stages to be cleared and `redo` is not set, or is in use by another process. `recipe_text` is kept as
+        DIR/recipe.toml.
         """
         folder = Path(folder)
         _refuse_strangers(folder)
@@ -65,8 +73,11 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             lock = disk.lock(folder)
         try:
-            facts, notes = _facts(folder, recipe, resume)
+            facts, notes, stale = _facts(folder, recipe, resume or redo, redo)
+            for name in stale:
+                disk.remove_folder(folder / "stages" / name)
             disk.remove_strays(folder)
+            _tidy(folder, list(recipe.stage))
             for done in folder.glob(f"stages/*/{DONE}"):
                 for place in (CHECKPOINTS, BEST):  # a kill may have come between the two
                     disk.remove_folder(done.with_name(place))
@@ -101,6 +112,10 @@ class Run:
     def finished(self, name: str) -> bool:
         """Return whether the stage has come to its end, in this process or an earlier one."""
         return (self.stage_folder(name) / DONE).is_file()
+
+    def tidy(self) -> None:
+        """Put metrics.jsonl in the recipe's order, however the stages were run."""
+        _tidy(self.folder, list(self.recipe.stage))
 
     def ledger(self, name: str) -> Ledger:
         """Return what a stage has used up so far, over all the processes that worked on it."""
@@ -241,29 +256,71 @@ class StageFolder:
         Its checkpoints go; `record` stays in done.json.
         """
         self.account(max((line["step"] for line in self.history()), default=0), {})
+        self.run.tidy()
         self.save_json("done", dict(record))
         for place in (CHECKPOINTS, BEST):
             disk.remove_folder(self.folder / place)
         return self.run.stage_summary(self.name)
 
     def _marks(self) -> dict[str, int]:
-        paths = {name: self.run.folder / name for name in (METRICS, TIMINGS)}
-        return {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
+        """Return how many bytes of the line files are this stage's, lost time left out."""
+        return {name: len(_cut(_whole(self.run.folder / name), self.name, 0)[1]) for name in (METRICS, TIMINGS)}
 
     def _restore(self, marks: dict[str, int], step: int) -> None:
-        """Cut the line files back to `marks`. The time that the cut steps took stays on the bill."""
+        """Cut the stage's lines back to `marks`. The time that the cut steps took stays on the bill."""
         for name, now in self._marks().items():
             if now < marks[name]:
                 raise RunError(
-                    f"{self.run.folder / name} is damaged: {now} bytes, {marks[name]} when the checkpoint was made; "
-                    "restore the file, or begin in another folder"
+                    f"{self.run.folder / name} is damaged: {now} bytes of stage {self.name!r}, {marks[name]} when the "
+                    "checkpoint was made; restore the file, or begin in another folder"
                 )
-        metrics, timings = self.run.folder / METRICS, self.run.folder / TIMINGS
-        if metrics.exists():
-            os.truncate(metrics, marks[METRICS])
-        if timings.exists():
-            data, mark = timings.read_bytes(), marks[TIMINGS]
-            disk.write_bytes(timings, data[:mark] + _lost(self.name, step, data[mark:]))
+        _cut_back(self.run.folder, self.name, marks, step)
+
+
+def _cut_back(folder: Path, stage: str, marks: Mapping[str, int], step: int) -> None:
+    """Take from the line files what a stage added after its first `marks` bytes, leaving a line with its cost."""
+    for name in (METRICS, TIMINGS):
+        kept, cut = _cut(_whole(folder / name), stage, marks[name])
+        _rewrite(folder / name, kept + (_lost(stage, step, cut) if name == TIMINGS else b""))
+
+
+def _cut(data: bytes, stage: str, mark: int) -> tuple[bytes, bytes]:
+    """Split a line file into what stays, and the lines that a stage added after its own first `mark` bytes."""
+    own, kept, cut = 0, [], []
+    for line in data.splitlines(keepends=True):
+        mine = _stage_of(line) == stage and _LOST not in line
+        (cut if mine and own >= mark else kept).append(line)
+        own += len(line) if mine else 0
+    return b"".join(kept), b"".join(cut)
+
+
+def _stage_of(line: bytes) -> str | None:
+    found = _HEAD.match(line)
+    return found[1].decode() if found else None
+
+
+def _whole(path: Path) -> bytes:
+    """Return the whole lines of a file; a kill may have left the last one half written."""
+    data = path.read_bytes() if path.exists() else b""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _rewrite(path: Path, data: bytes) -> None:
+    if (path.read_bytes() if path.exists() else b"") != data:
+        disk.write_bytes(path, data)
+
+
+def _tidy(folder: Path, order: list[str]) -> None:
+    """Drop half lines and those of stages that are not there (any more); put the metrics in the order of stages."""
+    there = {path.parent.name for path in folder.glob(f"stages/*/{BEGIN}")}
+    lines = [line for name in (METRICS, TIMINGS) for line in _whole(folder / name).splitlines() if _LOST not in line]
+    for stage in sorted({_stage_of(line) or "" for line in lines} - there - {""}):
+        _cut_back(folder, stage, {METRICS: 0, TIMINGS: 0}, 0)
+    ranks = {name: rank for rank, name in enumerate(order)}
+    metrics = _whole(folder / METRICS).splitlines(keepends=True)
+    metrics.sort(key=lambda line: ranks.get(_stage_of(line) or "", len(order)))
+    _rewrite(folder / METRICS, b"".join(metrics))
+    _rewrite(folder / TIMINGS, _whole(folder / TIMINGS))
 
 
 def _lost(stage: str, step: int, cut: bytes) -> bytes:
@@ -285,8 +342,8 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _facts(folder: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any], list[str]]:
-    """Return what run.json is to hold, and notes for the user."""
+def _facts(folder: Path, recipe: Recipe, resume: bool, redo: bool) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return what run.json is to hold, notes for the user, and the stages that are to be cleared."""
     before = disk.read_json(folder / FACTS)
     if before is not None and not resume:
         raise RunError(
@@ -302,18 +359,24 @@ def _facts(folder: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any], 
         "hardware": _hardware(recipe),
     }
     if before is None:
-        return facts, [f"nothing to resume in {folder}: the run begins"] if resume else []
-    if not _same(before["recipe"], recipe):
-        raise RunError(_changed(folder, before["recipe"], recipe.content()))
-    return facts, _version_notes(before["versions"], versions())
+        return facts, [f"nothing to resume in {folder}: the run begins"] if resume else [], []
+    old, new = _as_now(before["recipe"]), facts["recipe"]
+    made, wanted = graph.fingerprints(old), graph.fingerprints(new)
+    begun = [path.parent.name for path in folder.glob(f"stages/*/{BEGIN}")]
+    stale = [name for name in {**new["stage"], **old["stage"]} if name in begun and made.get(name) != wanted.get(name)]
+    if stale and not redo:
+        raise RunError(_refusal(folder, _changed(old, new), stale, [name for name in begun if name not in stale]))
+    notes = [f"the recipe has changed: {_changed(old, new)}"] if old != new else []
+    notes += [f"cleared, to be done again where the recipe still has it: {', '.join(stale)}"] if stale else []
+    return facts, notes + _version_notes(before["versions"], facts["versions"]), stale
 
 
-def _same(before: dict[str, Any], recipe: Recipe) -> bool:
-    """Is it the recipe that a run began with? A key that an older aftershock did not know has its default in both."""
+def _as_now(before: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe that a run began with; a key that an older aftershock did not know has its default."""
     try:
-        return Recipe.model_validate(before) == recipe
+        return Recipe.model_validate(before).content()
     except ValueError:  # it has a key that this aftershock does not know
-        return False
+        return before
 
 
 def _keep_task_files(folder: Path, recipe: Recipe) -> list[str]:
@@ -334,12 +397,17 @@ def _keep_task_files(folder: Path, recipe: Recipe) -> list[str]:
     return notes
 
 
-def _changed(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str:
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
     old, new = dict(_flat(before)), dict(_flat(now))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)] or ["the order of stages"]
-    said = [f"{key} was {old.get(key, 'not set')!r} and is {new.get(key, 'not set')!r} now" for key in keys]
+    return "; ".join(f"{key} was {old.get(key, 'not set')!r} and is {new.get(key, 'not set')!r} now" for key in keys)
+
+
+def _refusal(folder: Path, changed: str, stale: list[str], others: list[str]) -> str:
+    stay = f", {', '.join(others)} would stay" if others else ""
     return (
-        f"{folder} is a run of another recipe: {'; '.join(said)}. Resume with the recipe it began with "
+        f"{folder} is a run of another recipe: {changed}. To clear what that changes and do it again, add --redo "
+        f"(stages {', '.join(stale)}{stay}); else resume with the recipe it began with "
         f"(aftershock run '{folder}/recipe.toml' --out '{folder}' --resume), or begin in another folder"
     )
 

@@ -1,7 +1,9 @@
 """The kinds of stage, and the loop that takes a recipe's stages in order."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from aftershock import graph
 from aftershock.pipeline import distill, pretrain, rl, sampling, sft
 from aftershock.pipeline.context import Context, shipped_base
 from aftershock.recipe import Recipe
@@ -21,12 +23,15 @@ KINDS: dict[str, Any] = {
 }
 
 
-def execute(recipe: Recipe, run: "Run", reporter: "Reporter") -> dict[str, Any]:
-    """Run every stage of a recipe that isn't finished yet and return the run's summary (as in summary.json).
+def execute(recipe: Recipe, run: "Run", reporter: "Reporter", part: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run every stage of a recipe (or of `part`) that isn't finished yet; return the run's summary (summary.json).
 
-    Raises AftershockError where a stage can't go on; what was finished before stays, and `--resume` goes on from it.
+    Raises AftershockError where a stage can't go on, or `part` lacks what one is made from; what was finished before
+    stays, and `--resume` goes on from it.
     """
-    for name, stage in recipe.stage.items():
+    chosen = {name: recipe.stage[name] for name in recipe.stage if part is None or name in part}
+    graph.check_part(recipe, list(chosen), [name for name in recipe.stage if run.finished(name)])
+    for name, stage in chosen.items():
         if run.finished(name):
             reporter.note(f"stage {name} is finished already")
             continue
