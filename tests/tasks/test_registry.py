@@ -1,5 +1,6 @@
 """Tasks by name, and what is said of a name that will not do."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -38,11 +39,11 @@ def test_a_path_is_relative_to_here_or_to_the_base(documented, monkeypatch):
 
 @pytest.mark.parametrize("name", [*names(), "gym:chain_sum", "my_task.py:MyTask"])
 def test_a_task_can_be_made_again_from_its_pickle(documented, name):
-    made = task(name, difficulty=2, base=documented)
+    made = task(name, difficulty=min(2, task(name, base=documented).levels or 2), base=documented)
     again = pickle.loads(pickle.dumps(made))
     assert again.spec == made.spec
     assert again.draw("heldout", 3, seed=7) == made.draw("heldout", 3, seed=7)
-    assert from_spec(made.spec).difficulty == 2
+    assert from_spec(made.spec).difficulty == made.difficulty
 
 
 def test_another_process_draws_the_same_problems(documented):
@@ -52,11 +53,12 @@ def test_another_process_draws_the_same_problems(documented):
         "made = from_spec(pickle.loads(bytes.fromhex(sys.argv[1])))\n"
         "print([made.draw(split, i, 5) for split in ('train', 'heldout') for i in range(3)])"
     )
+    env = {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     for name in (*names(), "my_task.py:MyTask"):
         made = task(name, base=documented)
         here = str([made.draw(split, i, 5) for split in ("train", "heldout") for i in range(3)])
         command = [sys.executable, "-c", code, pickle.dumps(made.spec).hex()]
-        there = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+        there = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
         assert there.stdout.strip() == here
 
 
@@ -80,7 +82,7 @@ def test_a_task_may_import_what_lies_beside_it(tmp_path):
     ("name", "message"),
     [
         ("countdwn", r"'countdwn' \(nearest: countdown\).*gym:DATASET.*my_task.py:MyTask"),
-        ("", "Built in are arithmetic, countdown, remainders"),
+        ("", "Built in are arithmetic, countdown, facts, harm, help, instructions, programs, remainders"),
         ("gym:chain_sums", r"no dataset 'chain_sums' \(nearest: chain_sum"),
         ("gone.py:MyTask", r"gone\.py: No such file.*relative to the recipe"),
         ("my_task.py:MyTusk", r"no 'MyTusk' \(nearest: MyTask\)"),

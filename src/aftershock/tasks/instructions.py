@@ -1,29 +1,19 @@
 """Instructions with a checkable form: say a word so many times, in capitals, backwards, joined, one of a kind."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aftershock.tasks.base import Problem, Style, Task
-from aftershock.tasks.phrases import Voice, answered, guesses
+from aftershock.tasks.phrases import PHRASES, Voice, answered, guesses
+from aftershock.tasks.words import COLUMN, KIND_NAMES, KINDS, word
 from aftershock.verify.verdict import Verdict
 
 GUESSES = 0.5  # share of careless tries in a mixed trace
 CHECKS = 0.3
-
-# Words by kind, in both languages; the kinds are what "name a ..." can ask for.
-WORDS = {
-    "en": {
-        "animal": ("cat", "dog", "bird", "fish", "horse", "cow", "sheep", "bear"),
-        "colour": ("red", "blue", "green", "white", "black", "gold", "pink", "brown"),
-        "food": ("bread", "rice", "cake", "soup", "milk", "honey", "cheese", "plum"),
-    },
-    "zh": {
-        "动物": ("猫", "狗", "鸟", "鱼", "马", "牛", "羊", "熊"),
-        "颜色": ("红", "蓝", "绿", "白", "黑", "黄", "紫", "灰"),
-        "食物": ("面", "米", "糕", "汤", "奶", "蜜", "豆", "梨"),
-    },
-}
-MARKS = {"en": ("-", "+", "/"), "zh": ("-", "+", "/")}
+SLIPS = 0.2  # share of counted tries that begin with a careless one, seen and mended
+MARKS = ("-", "+", "/")
 
 
 @dataclass(frozen=True)
@@ -53,24 +43,21 @@ class Instructions(Task):
 
     name = "instructions"
     levels = max(LEVELS)
-    speaks = ("en", "zh")
+    speaks = tuple(PHRASES)
 
     def make(self, rng: random.Random) -> Problem:
         """Draw a form and what fills it."""
         language = rng.choice(self.languages)
         spoken = [form for form in LEVELS[self.difficulty] if language == "en" or FORMS[form].chinese]
         name = rng.choice(spoken)
-        form, kinds = FORMS[name], WORDS[language]
-        everything = [word for words in kinds.values() for word in words]
+        form, kind = FORMS[name], rng.choice(sorted(KIND_NAMES))
+        everything = [member for kind in KIND_NAMES for member in _members(kind, language)]
         words = rng.sample(everything, rng.randint(*form.words))
-        data = {"form": name, "words": words, "n": rng.randint(2, 5), "mark": rng.choice(MARKS[language])}
-        data["kind"] = rng.choice(sorted(kinds))
-        space = " " if language == "en" else ","
-        template = form.english if language == "en" else form.chinese
-        prompt = template.format(**{**data, "words": space.join(words)})
-        return Problem(
-            self.name, f"instructions-{prompt}", prompt, _gold(data, language), language, self.difficulty, data
-        )
+        data = {"form": name, "words": words, "n": rng.randint(2, 5), "mark": rng.choice(MARKS), "kind": kind}
+        filled = {"words": (" " if language == "en" else ",").join(words), "kind": KIND_NAMES[kind][COLUMN[language]]}
+        prompt = (form.english if language == "en" else form.chinese).format(**(data | filled))
+        gold = _gold(data, language)
+        return Problem(self.name, f"instructions-{prompt}", prompt, gold, language, self.difficulty, data)
 
     def content(self, problem: Problem) -> str:
         """The instruction as it is put."""
@@ -86,7 +73,12 @@ class Instructions(Task):
         return Verdict("right" if right else "wrong", f"for example {problem.gold}", said)
 
     def perturb(self, problem: Problem, rng: random.Random) -> str:
-        """One word too many, or too few."""
+        """One word too many or too few, the number off by one, or the last but one."""
+        words = problem.data["words"]
+        if problem.data["form"] == "count":
+            return str(len(words) + rng.choice((-1, 1)))
+        if problem.data["form"] == "last":
+            return str(words[-2])
         words = problem.gold.split(" ")
         return " ".join(words[:-1] if len(words) > 1 and rng.random() < 0.5 else [*words, words[0]])
 
@@ -96,13 +88,21 @@ class Instructions(Task):
         if guesses(style, GUESSES, rng):
             wrong = self.perturb(problem, rng) if rng.random() < 0.7 else problem.gold
             return answered(rng.choice(("", voice().guess)), wrong)
-        counted = problem.data["form"] in ("last", "count")
-        words = problem.data["words"] if counted else problem.gold.split(" ")
-        text = ",".join(f"{number} {word}" for number, word in enumerate(words, 1))
+        counted = problem.data["form"] in ("last", "count", "join")
+        text = f"{self.perturb(problem, rng)}{voice().no}" if rng.random() < SLIPS else ""
+        text += _numbered(problem.data["words"] if counted else problem.gold.split(" "))
         return answered(text + (voice().right if rng.random() < CHECKS else ""), problem.gold)
 
 
-def _gold(data: dict, language: str) -> str:
+def _numbered(words: Sequence[str]) -> str:
+    return ",".join(f"{number} {said}" for number, said in enumerate(words, 1))
+
+
+def _members(kind: str, language: str) -> list[str]:
+    return [word(kind, index, language) for index in range(len(KINDS[kind]))]
+
+
+def _gold(data: dict[str, Any], language: str) -> str:
     words = data["words"]
     match data["form"]:
         case "repeat":
@@ -118,10 +118,10 @@ def _gold(data: dict, language: str) -> str:
         case "capitals":
             return " ".join(words).upper()
         case _:
-            return " ".join(WORDS[language][data["kind"]][: data["n"]])
+            return " ".join(_members(data["kind"], language)[: data["n"]])
 
 
 def _are_of_kind(said: str, problem: Problem) -> bool:
     words = said.split(" ")
-    members = WORDS[problem.language][problem.data["kind"]]
+    members = _members(problem.data["kind"], problem.language)
     return len(words) == len(set(words)) == problem.data["n"] and set(words) <= set(members)

@@ -61,20 +61,24 @@ CHANGES_LANGUAGE = 0.08
 
 
 class Voice:
-    """Gives the phrases of one trace, line by line; may start in, or change to, the other language."""
+    """Gives the phrases of one trace, line by line; may start in, or change to, the other language.
+
+    `language` is that of the phrases given last.
+    """
 
     def __init__(self, language: str, rng: random.Random) -> None:
         self._rng = rng
-        self._language = language if rng.random() >= OTHER_LANGUAGE else _other(language)
+        self.language = language if rng.random() >= OTHER_LANGUAGE else other(language)
         self._change = 0.25 if rng.random() < CHANGES_LANGUAGE else 0.0
 
     def __call__(self) -> Phrases:
         if self._change and self._rng.random() < self._change:
-            self._language, self._change = _other(self._language), 0.0
-        return PHRASES[self._language]
+            self.language, self._change = other(self.language), 0.0
+        return PHRASES[self.language]
 
 
-def _other(language: str) -> str:
+def other(language: str) -> str:
+    """Return the other of the two languages."""
     return "zh" if language == "en" else "en"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aftershock.address import generator
 from aftershock.tasks.base import Problem, Style, Task
-from aftershock.tasks.phrases import Voice, answered, guesses
+from aftershock.tasks.phrases import PHRASES, Voice, answered, guesses
 from aftershock.verify.code import run_code
 from aftershock.verify.program import CallTest, Limits
 from aftershock.verify.verdict import Verdict
@@ -18,6 +18,8 @@ CALLS = 6
 LARGEST = 9  # number in a problem
 GUESSES = 0.5  # share of blind tries in a mixed trace
 CHECKS = 0.4
+SLIPS = 0.15  # share of steps at which another one is taken, seen and mended
+MISSED_BRACKETS = 0.3  # share of places for brackets at which they are forgotten first
 
 # What a step is called in each language, and what it makes of the expression so far; n is the step's number.
 STEPS = {
@@ -39,7 +41,7 @@ LISTS = {
     "sorted": ("in order", "排好", "sorted({e})"),
 }
 # difficulty -> which kinds of step, in order
-LEVELS = {1: "n", 2: "nn", 3: "fn", 4: "lf", 5: "nnn", 6: "lfn", 7: "llfn"}
+LEVELS = {1: "nn", 2: "nnn", 3: "fn", 4: "lf", 5: "lfn", 6: "llfn"}
 _KINDS = {"n": STEPS, "f": FOLDS, "l": LISTS}
 _NAMES_F = re.compile(r"\bf\b")  # what doesn't is not worth a sandbox
 _BINDS_TIGHTER = ("times", "rest")  # than a sum that stands before them
@@ -61,11 +63,13 @@ class Draft:
 
 
 class Programs(Task):
-    """Write f, of a number x or a list a of numbers, as a chain of steps. Difficulty 1 to 7: `LEVELS`."""
+    """Write f, of a number x or a list a of numbers, as a chain of steps. Difficulty 1 to 6: `LEVELS`.
+
+    Programs of 1 and 2 have no word in them, so that reasoning about them can be in Chinese alone."""
 
     name = "programs"
     levels = max(LEVELS)
-    speaks = ("en", "zh")
+    speaks = tuple(PHRASES)
 
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
         super().__init__(difficulty, languages)
@@ -108,16 +112,19 @@ class Programs(Task):
             return answered(rng.choice(("", voice().guess)), _program(argument, _write(argument, wrong, careless=True)))
         drafts, draft = [], Draft(argument)
         for name, n in steps:
-            slip = draft.then(name, n, careless=True)
-            draft = draft.then(name, n)
-            drafts.append(
-                f"{slip.text}{voice().wait}{draft.text}" if slip != draft and rng.random() < 0.3 else draft.text
-            )
+            slip, draft = _slip(draft, name, n, rng), draft.then(name, n)
+            drafts.append(draft.text if slip == draft else f"{slip.text}{voice().wait}{draft.text}")
         text = ";".join(drafts)
         if rng.random() < CHECKS:
             given, wanted = rng.choice(problem.data["calls"])
             text += f"{voice().check}{argument}={str(given).replace(' ', '')}:{wanted}{voice().right}"
         return answered(text, _program(argument, draft))
+
+
+def _slip(draft: Draft, name: str, n: int, rng: random.Random) -> Draft:
+    """Return the draft as it is first written: most often rightly."""
+    taken = _other(name, rng) if rng.random() < SLIPS else name
+    return draft.then(taken, n, careless=rng.random() < MISSED_BRACKETS)
 
 
 def _write(argument: str, steps: list[Any], careless: bool = False) -> Draft:

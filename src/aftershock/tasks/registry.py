@@ -1,4 +1,4 @@
-"""Tasks by name: built in, `gym:DATASET` of reasoning-gym, or `path/to/file.py:Class` of the user's own."""
+"""Tasks by name: built in, `gym:DATASET` of reasoning-gym, `dataset:NAME`, or a user's own `path/to/file.py:Class`."""
 
 import importlib
 from collections.abc import Iterable
@@ -13,11 +13,18 @@ from aftershock.tasks.base import Task
 _BUILT_IN = {
     "countdown": ("aftershock.tasks.countdown", "Countdown"),
     "arithmetic": ("aftershock.tasks.arithmetic", "Arithmetic"),
+    "facts": ("aftershock.tasks.world", "Facts"),
+    "harm": ("aftershock.tasks.requests", "Harm"),
+    "help": ("aftershock.tasks.requests", "Help"),
     "instructions": ("aftershock.tasks.instructions", "Instructions"),
     "programs": ("aftershock.tasks.programs", "Programs"),
     "remainders": ("aftershock.tasks.remainders", "Remainders"),
+    "self": ("aftershock.tasks.world", "Self"),
+    "translate": ("aftershock.tasks.world", "Translate"),
+    "write": ("aftershock.tasks.world", "Write"),
 }
 _GYM = "gym:"
+_DATASET = "dataset:"
 _RELATIVE = "its path is relative to the recipe"
 
 
@@ -42,8 +49,17 @@ def task(name: str, difficulty: int = 1, languages: Iterable[str] = ("en",), bas
     """
     if ".py:" in name:
         path, _, attribute = name.rpartition(":")
-        name = f"{(Path(base or '.') / Path(path).expanduser()).resolve()}:{attribute}"
+        name = f"{_resolved(path, base)}:{attribute}"
+    elif name.startswith(_DATASET):
+        from aftershock.tasks.dataset import is_file
+
+        source = name.removeprefix(_DATASET)
+        name = f"{_DATASET}{_resolved(source, base) if is_file(source) else source}"
     return from_spec(Spec(name, difficulty, tuple(languages)))
+
+
+def _resolved(path: str, base: str | Path | None) -> Path:
+    return (Path(base or ".") / Path(path).expanduser()).resolve()
 
 
 def from_spec(spec: Spec) -> Task:
@@ -65,6 +81,10 @@ def _make(spec: Spec) -> Task:
         from aftershock.tasks.gym import GymTask
 
         return GymTask(spec.name.removeprefix(_GYM), spec.difficulty, spec.languages)
+    if spec.name.startswith(_DATASET):
+        from aftershock.tasks.dataset import DatasetTask
+
+        return DatasetTask(spec.name.removeprefix(_DATASET), spec.difficulty, spec.languages)
     if ".py:" in spec.name:
         path, _, attribute = spec.name.rpartition(":")
         own: type[Task] = own_class(Path(path), attribute, Task, "task", TaskError, _RELATIVE)  # type: ignore[type-abstract]
@@ -72,7 +92,8 @@ def _make(spec: Spec) -> Task:
     if spec.name not in _BUILT_IN:
         raise TaskError(
             f"no task is named {spec.name!r}{nearest(spec.name, names())}. Built in are {', '.join(names())}; "
-            "others are gym:DATASET (reasoning-gym) and path/to/my_task.py:MyTask (your own)"
+            "others are gym:DATASET (reasoning-gym), dataset:gsm8k, dataset:math, dataset:path/to/file.jsonl and "
+            "path/to/my_task.py:MyTask (your own)"
         )
     module, attribute = _BUILT_IN[spec.name]
     made: Task = getattr(importlib.import_module(module), attribute)(spec.difficulty, spec.languages)
