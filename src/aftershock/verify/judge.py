@@ -9,7 +9,7 @@ from typing import Protocol, Self, TypeVar
 from aftershock.errors import VerifierError
 from aftershock.recipe import RewardTable
 from aftershock.text.reasoning import answer_tag, split
-from aftershock.verify.format import follows_format
+from aftershock.verify.format import ANSWER_CLOSE, ANSWER_OPEN, follows_format
 from aftershock.verify.language import consistency
 from aftershock.verify.pool import Job, Pool
 from aftershock.verify.reward import compose
@@ -67,6 +67,7 @@ class Judge:
         prefilled: bool = True,
     ) -> None:
         self._places = _places(tasks)
+        self._boxed = [getattr(task, "boxed", False) for task in tasks]
         self._reward = reward
         self._max_tokens = max_tokens
         self._prefilled = prefilled
@@ -90,7 +91,8 @@ class Judge:
         """Return one reward for each (problem, completion), in order; safe from any thread, one batch at a time.
 
         Right or wrong is what the task's check says of the text in the one pair of answer tags after the reasoning; a
-        completion without such is wrong. A check that raises, returns no Verdict, ends its process or takes longer
+        completion without such is wrong, but for a task whose answers are `boxed`: without tags, all that follows the
+        reasoning is looked at. A check that raises, returns no Verdict, ends its process or takes longer
         than `timeout_seconds` leaves its rollout unverifiable. Raises VerifierError as soon as their share of this
         batch is above `max_unverifiable`.
         """
@@ -98,7 +100,8 @@ class Judge:
         numbers: list[int] = []
         jobs: list[Job] = []
         for number, (problem, completion) in enumerate(rollouts):
-            place, extracted = self._place(problem), _extract(completion, self._prefilled)
+            place = self._place(problem)
+            extracted = _extract(completion, self._prefilled, self._boxed[place])
             if isinstance(extracted, Verdict):
                 verdicts[number] = extracted
             else:
@@ -148,10 +151,17 @@ class Judge:
         )
 
 
-def _extract(completion: Response, prefilled: bool) -> str | Verdict:
+def _extract(completion: Response, prefilled: bool, boxed: bool) -> str | Verdict:
     """Return the answer to check, or the verdict on a completion that has none."""
     parts = split(completion.text, prefilled)
     answer = answer_tag(parts.answer) if parts.closed else None
+    if (
+        boxed
+        and answer is None
+        and parts.closed
+        and not any(tag in parts.answer for tag in (ANSWER_OPEN, ANSWER_CLOSE))
+    ):
+        answer = parts.answer
     if answer is not None:
         return answer
     if completion.finish_reason == "length":

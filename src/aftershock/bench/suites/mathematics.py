@@ -6,10 +6,8 @@ from typing import Any
 from aftershock.address import generator
 from aftershock.bench.suite import Source, Suite, unanswered
 from aftershock.bench.types import Answer, Question
+from aftershock.tasks.dataset import ASK
 from aftershock.verify.verdict import Verdict
-
-# What DeepSeek advises to add to a question (the R1 release's usage recommendations).
-ASK = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class BoxedSuite(Suite):
