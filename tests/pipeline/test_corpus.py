@@ -9,6 +9,7 @@ from aftershock.pipeline.corpus import Corpus, documents, draw_problems, pack_tr
 from aftershock.tasks import task
 from aftershock.text import train_tokenizer, zero_prompt
 from aftershock.text.reasoning import split
+from aftershock.verify.language import consistency
 
 TASKS = [task(name, 1, ("en", "zh")) for name in ("countdown", "arithmetic", "remainders")]
 WEIGHTS = [2.0, 1.0, 1.0]
@@ -98,6 +99,16 @@ def test_a_share_of_a_task_s_traces_can_be_made_guesses():
 
     assert 0.28 < share(plain) < 0.42
     assert 0.6 < share(guessing) < 0.76
+
+
+def test_a_share_of_traces_can_be_in_another_language():
+    def share(foreign):
+        pairs = texts(Corpus(TASKS, WEIGHTS, thorough=1.0, foreign=foreign), 400, "mix")
+        kept = [(consistency(c.split("</think>")[0], "en" if q.isascii() else "zh"), c) for q, c in pairs]
+        return sum(value < 1 for value, _ in kept) / len(kept)
+
+    assert share(0.0) < 0.2
+    assert 0.35 < share(0.4) < 0.55
 
 
 def test_a_task_without_traces_cannot_be_pretrained_on():

@@ -21,12 +21,13 @@ reasoning traces, good and bad, in English and Chinese. Reinforcement learning s
 
 Made by `aftershock run` from a recipe with seed {seed}; weights' SHA-256 `{digest}`.
 
-| stage | steps | tokens a step | thorough traces | tasks |
-|---|---|---|---|---|
+| stage | steps | tokens a step | thorough traces | foreign traces | tasks |
+|---|---|---|---|---|---|
 {stages}
 
 - The loss is on what follows the prompts. A thorough trace takes no short cut; the others are the tasks' own mix of
-  blind guesses, work given up early, and long search (`GUESSES`, `BUDGETS` in the tasks' files).
+  blind guesses, work given up early, and long search (`GUESSES`, `BUDGETS` in the tasks' files). A foreign one is
+  written as if the question were in another of the task's languages.
 - The corpus is generated from the tasks' train splits; every number below is on their held-out splits.
 
 ## Measured (temperature {temperature}, 95% intervals clustered by problem, seed {seed})
@@ -72,7 +73,8 @@ def _road(context: Context) -> list[tuple[str, PretrainStage]]:
 
 def _stage(name: str, table: PretrainStage) -> str:
     tasks = ", ".join(_task(task) for task in table.tasks)
-    return f"| {name} | {table.steps} | {table.tokens_per_step:,} | {100 * table.thorough:.0f}% | {tasks} |"
+    shares = f"{100 * table.thorough:.0f}% | {100 * table.foreign:.0f}%"
+    return f"| {name} | {table.steps} | {table.tokens_per_step:,} | {shares} | {tasks} |"
 
 
 def _task(table: TaskTable) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from aftershock.address import generator
@@ -14,14 +14,15 @@ from aftershock.text import Tokenizer, zero_prompt
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a corpus is drawn from: tasks with their weights, the share of traces that are thorough, and by task the
-    share of the others that are guesses over those of the task's own mix.
+    """What a corpus is drawn from: tasks with their weights, the share of traces that are thorough, by task the share
+    of the others that are guesses over those of the task's own mix, and the share that another language is used in.
     """
 
     tasks: Sequence[Task]
     weights: Sequence[float]
     thorough: float = 0.0
     guesses: Mapping[str, float] = field(default_factory=dict)
+    foreign: float = 0.0
 
     def style(self, task: Task, rng: random.Random) -> Style:
         """Draw the style of one trace of a task."""
@@ -29,6 +30,13 @@ class Corpus:
             return "thorough"
         share = self.guesses.get(task.name, 0.0)
         return "guess" if share and rng.random() < share else "mixed"
+
+    def heard(self, task: Task, problem: Problem, rng: random.Random) -> Problem:
+        """Return the problem as the writer of its trace takes it: now and then as if it were in another language."""
+        others = [language for language in task.languages if language != problem.language]
+        if others and self.foreign and rng.random() < self.foreign:
+            return replace(problem, language=rng.choice(others))
+        return problem
 
 
 class Document(NamedTuple):
@@ -66,7 +74,8 @@ def texts(corpus: Corpus, count: int, *address: int | str, split: Split = "train
     drawn = draw_problems(corpus.tasks, corpus.weights, count, *address, split=split)
     for number, (task, problem) in enumerate(drawn):
         rng = generator(*address, number, "trace")
-        yield problem.prompt, trace(task, problem, rng, corpus.style(task, rng))
+        style = corpus.style(task, rng)
+        yield problem.prompt, trace(task, corpus.heard(task, problem, rng), rng, style)
 
 
 def documents(

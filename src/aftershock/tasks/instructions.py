@@ -86,7 +86,7 @@ class Instructions(Task):
         """Write a try: careless, which loses or doubles a word, or counted out."""
         voice = Voice(problem.language, rng)
         if guesses(style, GUESSES, rng):
-            wrong = self.perturb(problem, rng) if rng.random() < 0.7 else problem.gold
+            wrong = self.perturb(problem, rng) if rng.random() < 0.85 else problem.gold
             return answered(rng.choice(("", voice().guess)), wrong)
         counted = problem.data["form"] in ("last", "count", "join")
         text = f"{self.perturb(problem, rng)}{voice().no}" if rng.random() < SLIPS else ""

@@ -108,7 +108,7 @@ class Programs(Task):
         voice, argument = Voice(problem.language, rng), problem.data["argument"]
         steps = [(name, n) for name, n in problem.data["steps"]]
         if guesses(style, GUESSES, rng):
-            wrong = [(name if rng.random() < 0.7 else _other(name, rng), n) for name, n in steps]
+            wrong = [(name if rng.random() < 0.5 else _other(name, rng), n) for name, n in steps]
             return answered(rng.choice(("", voice().guess)), _program(argument, _write(argument, wrong, careless=True)))
         drafts, draft = [], Draft(argument)
         for name, n in steps:
