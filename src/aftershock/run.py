@@ -286,7 +286,7 @@ def _cut_back(folder: Path, stage: str, marks: Mapping[str, int], step: int) -> 
 
 def _cut(data: bytes, stage: str, mark: int) -> tuple[bytes, bytes]:
     """Split a line file into what stays, and the lines that a stage added after its own first `mark` bytes."""
-    own, kept, cut = 0, [], []
+    own, kept, cut = 0, list[bytes](), list[bytes]()
     for line in data.splitlines(keepends=True):
         mine = _stage_of(line) == stage and _LOST not in line
         (cut if mine and own >= mark else kept).append(line)
