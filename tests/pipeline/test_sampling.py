@@ -5,14 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aftershock import toml
 from aftershock.errors import DataError, RecipeError
 from aftershock.pipeline import execute
-from aftershock.pipeline.clean import clean, cleaners
+from aftershock.pipeline.clean import clean, cleaners, summarised
 from aftershock.recipe import load_recipe
 from aftershock.run import Run
+from aftershock.text.reasoning import answer_tag, split
 from aftershock.track import make_reporter
+from aftershock.verify.language import consistency
 
 RECIPE = """
 [run]
@@ -114,6 +118,32 @@ def test_cleaners_drop_by_name(text: str, language: str, dropped: str):
     kept, by = clean(row(text, language), chosen)
     assert by == dropped
     assert (kept is None) == bool(dropped)
+
+
+@given(
+    reasoning=st.text("12+=; 大", max_size=20),
+    answer=st.text("7 x", min_size=1).filter(str.strip),
+    task=st.sampled_from(["countdown", "self", "x"]),
+    language=st.sampled_from(["en", "zh"]),
+)
+def test_a_summary_keeps_the_answer_and_summing_up_twice_changes_nothing(reasoning, answer, task, language):
+    made = {"task": task, "language": language}
+    text = summarised({**made, "reasoning": reasoning, "answer": f"<answer>{answer}</answer>"})
+    parts = split(text, prefilled=True)
+    assert answer_tag(parts.answer) == answer.strip()
+    assert "".join(parts.reasoning.split()) == "".join(reasoning.split())
+    assert summarised({**made, "reasoning": parts.reasoning, "answer": parts.answer}) == text
+    if parts.reasoning:
+        assert consistency(parts.answer.split("<answer>")[0], language) == 1.0
+
+
+def test_right_by_luck_is_not_summed_up():
+    for guess in ("guess", "猜"):
+        assert (
+            summarised({"task": "x", "language": "en", "reasoning": f" {guess} ", "answer": "<answer>1</answer>"})
+            is None
+        )
+    assert summarised({"task": "x", "language": "en", "reasoning": "1", "answer": "1"}) is None
 
 
 def test_unknown_cleaners_and_wrong_answers_of_theirs_are_told(tmp_path: Path):

@@ -11,6 +11,8 @@ from typing import Any
 
 from aftershock.errors import DataError
 from aftershock.own import nearest, own_module
+from aftershock.tasks.phrases import PHRASES
+from aftershock.text.reasoning import answer_tag
 from aftershock.verify.language import consistency
 
 Row = Mapping[str, Any]
@@ -19,6 +21,17 @@ Cleaner = Callable[[Row], str | None]
 _RELATIVE = "its path is relative to the recipe"
 LONGEST_PARAGRAPH = 2000  # characters without an empty line; past that it is a run-on
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
+_STEP_END = re.compile(r";\s*")
+_GUESSES = {phrases.guess.strip() for phrases in PHRASES.values()}
+# How a summary leads to the answer, in English and Chinese; None stands for every other task.
+SUMMARIES: dict[str | None, tuple[str, str]] = {
+    "countdown": ("It can be made so:", "可以这样算:"),
+    "arithmetic": ("The value is", "结果是"),
+    "remainders": ("The least n is", "最小的n是"),
+    "programs": ("The function is", "函数是"),
+    "instructions": ("As you asked:", "照你说的:"),
+    None: ("The answer is", "答案是"),
+}
 
 
 def one_language(row: Row) -> str | None:
@@ -37,7 +50,25 @@ def short_paragraphs(row: Row) -> str | None:
     return row["text"] if max(map(len, paragraphs)) <= LONGEST_PARAGRAPH else None
 
 
-_BUILT_IN: dict[str, Cleaner] = {c.__name__: c for c in (one_language, no_code_block, short_paragraphs)}
+def summarised(row: Row) -> str | None:
+    """Turn R1-Zero's form into R1's readable one: reasoning, a step a line; a sentence with the answer [R1 2.3.1].
+
+    Mere guesses are dropped. Where there is no reasoning the answer stands alone.
+
+    >>> row = {"task": "arithmetic", "language": "en", "reasoning": "2*3=6;6+1=7", "answer": "<answer>7</answer>"}
+    >>> summarised(row)
+    '2*3=6;\\n6+1=7</think>\\n\\nThe value is <answer>7</answer>'
+    """
+    answer, reasoning = answer_tag(row["answer"]), row["reasoning"].strip()
+    if answer is None or reasoning in _GUESSES:
+        return None
+    english, chinese = SUMMARIES.get(row["task"], SUMMARIES[None])
+    sentence = chinese if row["language"] == "zh" else f"{english} "
+    lines = _STEP_END.sub(";\n", reasoning).rstrip()
+    return f"{lines}</think>\n\n{sentence if reasoning else ''}<answer>{answer}</answer>"
+
+
+_BUILT_IN: dict[str, Cleaner] = {c.__name__: c for c in (one_language, no_code_block, short_paragraphs, summarised)}
 
 
 def cleaners(names: Sequence[str], base: Path) -> list[tuple[str, Cleaner]]:
