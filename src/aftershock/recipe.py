@@ -171,6 +171,7 @@ class SFTStage(_Table):
     source: str = Field("base", alias="from")
     data: tuple[str, ...]  # earlier stages that make data, JSONL files, or hub:ORG/NAME[:SPLIT]
     epochs: int = Field(2, ge=1)  # R1: 2 to 3
+    template: Literal["zero", "paper", "chat"] | None = None  # the prompt form it is taught; None: the one it has
     tokens_per_step: int = Field(16384, ge=64)
     max_length: int = Field(32768, ge=8)  # tokens of prompt and completion; longer examples are left out and counted
     validation: float = Field(0.02, ge=0, lt=1)  # share of the prompts kept for the validation loss

@@ -1,6 +1,7 @@
 """What is measured: values worked out by hand on scripted answers, and held-out problems that are held out."""
 
 import pytest
+import tokenizers
 
 from aftershock.generate import Completion
 from aftershock.pipeline.evaluate import Judged, heldout, measure, prompt_tokens, rows
@@ -79,8 +80,26 @@ def test_rows_say_all_that_the_report_needs():
 def test_prompts_begin_as_the_tokenizer_does():
     ours = train_tokenizer(["User: 1+1?\nAssistant:"] * 3, 300)
     assert prompt_tokens(ours, "1+1?") == ours.encode(zero_prompt("1+1?"))
-    without = {name: value for name, value in ours.config.items() if name != "bos_token"}
-    foreign = Tokenizer(ours.fast, without | {"prompt_template": None})
-    text = ours.fast.decode(prompt_tokens(foreign, "1+1?"), skip_special_tokens=False)
+    unmarked = {name: value for name, value in ours.config.items() if name not in ("bos_token", "prompt_template")}
+    distilled = Tokenizer(ours.fast, unmarked)
+    text = ours.fast.decode(prompt_tokens(distilled, "1+1?"), skip_special_tokens=False)
+    assert text == "<｜User｜>1+1?<｜Assistant｜><think>\n"
+    foreign = Tokenizer(foreign_vocabulary(), {"eos_token": "<|endoftext|>", "chat_template": "a base may ship one"})
+    text = foreign.fast.decode(prompt_tokens(foreign, "1+1?"), skip_special_tokens=False)
     assert text.startswith("A conversation between User and Assistant.")
     assert text.endswith("User: 1+1?. Assistant: <think>")
+
+
+def foreign_vocabulary():
+    """A byte-level vocabulary that knows nothing of R1's tokens, as Qwen2.5's."""
+    fast = tokenizers.Tokenizer(tokenizers.models.BPE())
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    fast.train_from_iterator(["a"], trainer)
+    return fast

@@ -149,6 +149,14 @@ def test_the_loss_is_on_the_completion_alone_in_every_prompt_form():
     assert "<think>" not in tokenizer.decode(plain.tokens)
 
 
+def test_a_prompt_form_that_is_taught_stays_with_the_model(tmp_path: Path):
+    own_data(tmp_path, 8)
+    folder = run(tmp_path, "out", RECIPE.replace('kind = "sft"', 'kind = "sft"\ntemplate = "chat"'))
+    taught = Tokenizer.load(folder / "stages" / "cold" / "model")
+    assert taught.taught_template == "chat"
+    assert Tokenizer.load(shipped_base()).taught_template == "zero"
+
+
 def test_equal_prompts_are_on_one_side_and_every_epoch_takes_all():
     examples = [Example(({"role": "user", "content": f"{i % 50}"},), str(i)) for i in range(200)]
     train, validation = data.split(examples, 0.2)

@@ -80,10 +80,10 @@ def encode(example: Example, tokenizer: Tokenizer) -> Document:
     """
     completion = example.completion
     thinks = THINK_OPEN[:-1] in completion or "</think>" in completion
-    if tokenizer.template == "chat":
+    if tokenizer.taught_template == "chat":
         prompt = chat_prompt(example.prompt, prefill_think=thinks)
     else:
-        prompt = prompt_for(tokenizer.template, example.prompt[-1]["content"])
+        prompt = prompt_for(tokenizer.taught_template, example.prompt[-1]["content"])
     if thinks:
         completion = completion.lstrip().removeprefix(THINK_OPEN).lstrip("\n")
     start = [] if tokenizer.bos is None else [tokenizer.bos]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from aftershock.generate import Completion, Engine, SamplingParams
 from aftershock.stats import Interval, Measurement, majority_at_k, mean_interval, pass_at_k
 from aftershock.tasks import Problem, Task
-from aftershock.text import Tokenizer, zero_prompt
+from aftershock.text import Tokenizer, prompt_for
 from aftershock.text.behaviour import behaviour
 from aftershock.text.template import BOS
 from aftershock.verify.judge import Judge
@@ -34,11 +34,12 @@ def heldout(tasks: Sequence[Task], count: int) -> list[Problem]:
 
 
 def prompt_tokens(tokenizer: Tokenizer, question: str) -> list[int]:
-    """Return R1-Zero's prompt in the form a model was trained with: short for ours, the paper's wording for others.
+    """Return a question's prompt in the form that the model was trained with: R1-Zero's, short for ours and in the
+    paper's wording for foreign bases, or R1's chat.
 
     It begins with the tokenizer's own begin token, if it has one.
     """
-    text = zero_prompt(question, paper=tokenizer.template != "zero").removeprefix(BOS)
+    text = prompt_for(tokenizer.taught_template, question).removeprefix(BOS)
     return [*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text)]
 
 

@@ -34,7 +34,8 @@ def run(stage: SFTStage, context: Context) -> list[dict]:
     """Measure the model, fine-tune it, measure it again; save the model (and adapters) and return the measurements."""
     source = model_folder(stage.source, context)
     model, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
-    course = _course(stage, context, tokenizer)
+    taught = tokenizer.with_template(stage.template) if stage.template else tokenizer
+    course = _course(stage, context, taught)
     context.begin(len(course.steps))
     before = _examine(stage, context, model, tokenizer, "before", 0)
     if stage.lora:
@@ -43,8 +44,8 @@ def run(stage: SFTStage, context: Context) -> list[dict]:
     if stage.lora:
         lora.save_adapter(model, stage.lora, context.folder.folder / "adapter", str(source))
         lora.detach(model)
-    save(model, context.folder.model_folder)
-    return [*before, *_examine(stage, context, model, tokenizer, "after", len(course.steps))]
+    save(model, context.folder.model_folder, tokenizer=taught if stage.template else None)
+    return [*before, *_examine(stage, context, model, taught, "after", len(course.steps))]
 
 
 def _examine(

@@ -63,6 +63,14 @@ class Tokenizer:
         """The prompt form that the model was trained with; a foreign folder with a chat template is a chat model."""
         return self.config.get("prompt_template") or ("chat" if self.config.get("chat_template") else "paper")
 
+    @property
+    def taught_template(self) -> Template:
+        """The prompt form that training and its measurements use: `template` where the model is marked or knows R1's
+        role tokens; else R1-Zero's wording, for bases such as Qwen2.5's ship a chat template that they never learnt.
+        """
+        foreign = self.config.get("prompt_template") is None and self.fast.token_to_id(ASSISTANT) is None
+        return "paper" if foreign else self.template
+
     def difference(self, other: "Tokenizer") -> str:
         """Return in words how the two number or merge tokens otherwise; "" where logits of one suit the other."""
         own, their = (one.fast.get_vocab(with_added_tokens=True) for one in (self, other))
@@ -73,8 +81,11 @@ class Tokenizer:
         return "" if merges[0] == merges[1] else "the same tokens, merged by other rules"
 
     def with_template(self, template: Template) -> "Tokenizer":
-        """Return the same tokenizer, marked as that of a model trained with another prompt form."""
-        return Tokenizer(self.fast, self.config | {"prompt_template": template})
+        """Return the same tokenizer, marked as that of a model trained with another prompt form.
+
+        Its chat template becomes R1's, so that whoever loads the folder asks as it was taught.
+        """
+        return Tokenizer(self.fast, self.config | {"prompt_template": template, "chat_template": CHAT_TEMPLATE})
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json as `transformers` reads them."""
