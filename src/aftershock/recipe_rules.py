@@ -189,14 +189,29 @@ def _order_faults(stages: dict[str, Any], folder: Path) -> Iterator[Fault]:
             yield ("stage", name), "names a folder: use up to 64 letters, digits, - and _, a letter or digit first"
         if name.lower() in map(str.lower, earlier):
             yield ("stage", name), "differs from an earlier stage by letter case alone; give it another name"
-        makers = [known for known, one in earlier.items() if not isinstance(one, SampleStage)]
+        makers = [known for known, one in earlier.items() if not isinstance(one, SampleStage | RewardModelStage)]
         for key, source in _models_named(stage):
             wrong = _source_fault(source, makers, list(stages), folder)
             yield from [(("stage", name, key), wrong)] if wrong else []
         for index, source in enumerate(stage.data if isinstance(stage, SFTStage | DistillStage) else ()):
             if source in stages and not isinstance(earlier.get(source), SampleStage):
                 yield ("stage", name, "data", index), 'is not an earlier stage that makes data (kind = "sample")'
+        yield from _preference_faults(name, stage, earlier)
         earlier[name] = stage
+
+
+def _preference_faults(name: str, stage: Any, earlier: dict[str, Any]) -> Iterator[Fault]:
+    """Faults in what an RL stage says of reward models, and in what a reward model learns from."""
+    models = [known for known, one in earlier.items() if one is None or isinstance(one, RewardModelStage)]
+    for index, table in enumerate(getattr(stage, "preferences", ())):
+        place: toml.Key = ("stage", name, "preferences", index)
+        if table.model not in models:
+            yield (*place, "model"), f'is no earlier stage of kind "reward_model"{nearest(table.model, models)}'
+        if table.from_step >= stage.steps:
+            yield (*place, "from_step"), f"is past the stage's steps = {stage.steps}: it would never have a say"
+    for index, source in enumerate(stage.data if isinstance(stage, RewardModelStage) else ()):
+        if source in earlier:
+            yield ("stage", name, "data", index), "is a stage; preferences come from files, hub:ORG/NAME or tasks"
 
 
 def _models_named(stage: Any) -> Iterator[tuple[str, str]]:
@@ -228,19 +243,19 @@ def _source_fault(source: str, earlier: list[str], names: list[str], folder: Pat
 
 def _shared_faults(stage: Stage) -> Iterator[Fault]:
     told = isinstance(stage, SFTStage) or (isinstance(stage, DistillStage) and not stage.on_policy)  # by their data
-    if not stage.tasks and not told:
+    if not stage.tasks and not told and not (isinstance(stage, RewardModelStage) and stage.data):
         yield ("tasks",), f"there is no task; add a [[stage.NAME.tasks]] table to the {stage.kind} stage"
     for index, task in enumerate(stage.tasks):
         if not task.languages:
             yield ("tasks", index, "languages"), 'should name at least one language, such as ["en"]'
+    for index, beta in enumerate(() if isinstance(stage, SampleStage) else stage.optim.betas):
+        if not 0 <= beta < 1:
+            yield ("optim", "betas", index), "should be at least 0 and less than 1"
 
 
 def _training_faults(stage: TrainingStage) -> Iterator[Fault]:
     if not isinstance(stage, SFTStage) and stage.optim.warmup > stage.steps:
         yield ("optim", "warmup"), f"is longer than the stage's steps = {stage.steps}"
-    for index, beta in enumerate(stage.optim.betas):
-        if not 0 <= beta < 1:
-            yield ("optim", "betas", index), "should be at least 0 and less than 1"
     if stage.eval.temperature == 0 and stage.eval.samples > 1:
         yield (
             ("eval", "temperature"),

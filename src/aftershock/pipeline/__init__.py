@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aftershock import graph
-from aftershock.pipeline import distill, pretrain, rl, sampling, sft
+from aftershock.pipeline import distill, pretrain, reward_model, rl, sampling, sft
 from aftershock.pipeline.context import Context, shipped_base
 from aftershock.recipe import Recipe
 
@@ -19,6 +19,7 @@ KINDS: dict[str, Any] = {
     "sft": sft.run,
     "sample": sampling.run,
     "distill": distill.run,
+    "reward_model": reward_model.run,
     "rl": rl.run,
 }
 
