@@ -135,3 +135,14 @@ def test_the_hub_is_asked_for_the_training_split_when_the_first_problem_is_drawn
     with pytest.raises(TaskError, match=r"openai/gsm8k can't be read from the hub: .* dataset:path/to/file\.jsonl"):
         made = task("dataset:gsm8k").draw("train", 0)
     items.cache_clear()
+
+
+def test_prompts_are_open_and_need_no_answer(tmp_path):
+    write(tmp_path, [{"prompt": f"Write {n} lines."} for n in range(30)])
+    made = task("prompts:own.jsonl", base=tmp_path)
+    problem = made.draw("train", 0)
+    assert made.open
+    assert problem.prompt.startswith("Write ")
+    assert made.check(problem, "a verse").outcome == "wrong"
+    with pytest.raises(TaskError, match="row 1: wanted a question"):
+        task(f"prompts:{write(tmp_path, [{'text': 'a'}], 'b.jsonl')}").draw("train", 0)

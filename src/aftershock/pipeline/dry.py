@@ -158,12 +158,12 @@ class _Workshop:
     def _task(self, name: str, difficulty: int) -> tuple[str, int]:
         """Return the task, with invented rows where it is a dataset that isn't here."""
         kind, _, source = name.partition(":")
-        if kind != "dataset" or self.recipe.locate(source).is_file():
+        if kind not in ("dataset", "prompts") or self.recipe.locate(source).is_file():
             return name, difficulty
         path = self._stand_in(name, f"{ROWS} invented sums").with_suffix(".jsonl")
         rows = ({"prompt": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(ROWS))
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return f"dataset:{path}", 1
+        return f"{kind}:{path}", 1
 
 
 def _cap(values: Mapping[str, Any], table: dict[str, Any]) -> None:

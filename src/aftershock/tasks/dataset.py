@@ -1,4 +1,5 @@
-"""Mathematics from a dataset, judged by the last box: `dataset:gsm8k`, `dataset:math`, `dataset:FILE`.
+"""Problems from a dataset: mathematics judged by the last box (`dataset:gsm8k`, `dataset:math`, `dataset:FILE`), and
+prompts that no rule judges (`prompts:FILE`). FILE may also be `hub:ORG/NAME[:SPLIT]`.
 
 A row is a question (`prompt`, `question` or `problem`) with its answer: in `answer` (after ####, where it has one, as
 GSM8K's) or in the last box of `solution`, as MATH's. `level`, as in MATH, is what the difficulty looks at.
@@ -43,12 +44,13 @@ class DatasetTask(Task):
     out problems below level n. Problems are drawn with replacement; rows are read when the first is drawn.
     """
 
+    kind: ClassVar[str] = "dataset"
     boxed: ClassVar[bool] = True
 
     def __init__(self, source: str, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
         super().__init__(difficulty, languages)
         self._source = source
-        self.name = f"dataset:{Path(source).name if is_file(source) else source}"
+        self.name = f"{self.kind}:{Path(source).name if is_file(source) else source}"
         if len(languages) != 1:
             raise TaskError(f"task {self.name!r} has languages={list(languages)}; name the one that it is written in")
         if is_file(source) and not Path(source).is_file():
@@ -56,12 +58,12 @@ class DatasetTask(Task):
         if not is_file(source) and not source.startswith(HUB) and source not in KNOWN:
             raise TaskError(
                 f"no dataset is known as {source!r}{nearest(source, KNOWN)}. There are {', '.join(KNOWN)}; others are "
-                "dataset:path/to/file.jsonl and dataset:hub:ORG/NAME[:SPLIT]"
+                f"{self.kind}:path/to/file.jsonl and {self.kind}:hub:ORG/NAME[:SPLIT]"
             )
 
     @cached_property
     def _items(self) -> list[Item]:
-        found = [item for item in items(self._source) if item.level >= self.difficulty]
+        found = [item for item in items(self._source, answered=not self.open) if item.level >= self.difficulty]
         if not found:
             raise TaskError(f"task {self.name!r} has no problem of level {self.difficulty} or harder: lower difficulty")
         return found
@@ -91,16 +93,44 @@ class DatasetTask(Task):
         return perturbations(problem.data["answer"])["off by one"]
 
 
+class Prompts(DatasetTask):
+    """Prompts alone, for reward models to judge [R1 2.3.4]: there is no answer to hold one against.
+
+    So every answer's verdict is wrong, which is rewarded nowhere, and `validate` can't prove anything.
+    """
+
+    kind = "prompts"
+    boxed = False
+    open = True
+
+    def make(self, rng: random.Random) -> Problem:
+        """Return the row that `rng` draws, as it stands."""
+        item = rng.choice(self._items)
+        return Problem(
+            self.name, f"{self.name}-{item.number}", item.question, "", self.languages[0], self.difficulty, {}
+        )
+
+    def check(self, problem: Problem, answer: str) -> Verdict:
+        """Return that no rule tells."""
+        return Verdict("wrong", "no rule judges an open prompt", answer)
+
+    def perturb(self, problem: Problem, rng: random.Random) -> str:
+        """Return nothing: no answer is right that another could be near to."""
+        return ""
+
+
 def is_file(source: str) -> bool:
     """Return whether a dataset's name is that of a file."""
     return not source.startswith(HUB) and "." in Path(source).name
 
 
 @lru_cache(maxsize=8)
-def items(source: str) -> tuple[Item, ...]:
-    """Return a dataset's usable rows; TaskError names a row without question or answer, or says why none can be had."""
-    found = [_item(row, number, source) for number, row in enumerate(_rows(source), 1)]
-    usable = tuple(item for item in found if _judged(item.gold))
+def items(source: str, answered: bool = True) -> tuple[Item, ...]:
+    """Return a dataset's usable rows; TaskError names a row without question or (where `answered`) without answer, or
+    says why none can be had.
+    """
+    found = [_item(row, number, source, answered) for number, row in enumerate(_rows(source), 1)]
+    usable = tuple(item for item in found if not answered or _judged(item.gold))
     if len(found) - len(usable) > UNREADABLE * len(found) or not usable:
         lost = next((item for item in found if not _judged(item.gold)), None)
         told = f"; the first is row {lost.number}, {lost.gold[:80]!r}" if lost else ""
@@ -120,16 +150,16 @@ def _rows(source: str) -> Any:
     return hub_rows(repository, TaskError, _INSTEAD, split=split or "train")
 
 
-def _item(row: Mapping[str, Any], number: int, source: str) -> Item:
+def _item(row: Mapping[str, Any], number: int, source: str, answered: bool) -> Item:
     question = next((row[key] for key in _QUESTIONS if isinstance(row.get(key), str)), None)
-    gold = gold_answer(row)
-    if not question or not gold:
+    gold = gold_answer(row) if answered else ""
+    if not question or (answered and not gold):
         raise TaskError(
             f"dataset:{source}, row {number}: wanted a question ({', '.join(_QUESTIONS)}) with its `answer`, or a "
             f"`solution` that ends in a box; its fields are {', '.join(row) or 'none'}"
         )
     level = re.search(r"\d+", str(row.get("level", "")))
-    return Item(number, question.strip(), gold, int(level[0]) if level else 1)
+    return Item(number, question.strip(), gold or "", int(level[0]) if level else 1)
 
 
 def gold_answer(row: Mapping[str, Any]) -> str | None:

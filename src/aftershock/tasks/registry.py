@@ -24,7 +24,7 @@ _BUILT_IN = {
     "write": ("aftershock.tasks.world", "Write"),
 }
 _GYM = "gym:"
-_DATASET = "dataset:"
+_DATASETS = {"dataset": "DatasetTask", "prompts": "Prompts"}
 _RELATIVE = "its path is relative to the recipe"
 
 
@@ -50,11 +50,11 @@ def task(name: str, difficulty: int = 1, languages: Iterable[str] = ("en",), bas
     if ".py:" in name:
         path, _, attribute = name.rpartition(":")
         name = f"{_resolved(path, base)}:{attribute}"
-    elif name.startswith(_DATASET):
+    kind, _, source = name.partition(":")
+    if kind in _DATASETS:
         from aftershock.tasks.dataset import is_file
 
-        source = name.removeprefix(_DATASET)
-        name = f"{_DATASET}{_resolved(source, base) if is_file(source) else source}"
+        name = f"{kind}:{_resolved(source, base) if is_file(source) else source}"
     return from_spec(Spec(name, difficulty, tuple(languages)))
 
 
@@ -81,10 +81,12 @@ def _make(spec: Spec) -> Task:
         from aftershock.tasks.gym import GymTask
 
         return GymTask(spec.name.removeprefix(_GYM), spec.difficulty, spec.languages)
-    if spec.name.startswith(_DATASET):
-        from aftershock.tasks.dataset import DatasetTask
+    kind, _, source = spec.name.partition(":")
+    if kind in _DATASETS:
+        from aftershock.tasks import dataset
 
-        return DatasetTask(spec.name.removeprefix(_DATASET), spec.difficulty, spec.languages)
+        from_rows: Task = getattr(dataset, _DATASETS[kind])(source, spec.difficulty, spec.languages)
+        return from_rows
     if ".py:" in spec.name:
         path, _, attribute = spec.name.rpartition(":")
         own: type[Task] = own_class(Path(path), attribute, Task, "task", TaskError, _RELATIVE)  # type: ignore[type-abstract]
@@ -92,8 +94,8 @@ def _make(spec: Spec) -> Task:
     if spec.name not in _BUILT_IN:
         raise TaskError(
             f"no task is named {spec.name!r}{nearest(spec.name, names())}. Built in are {', '.join(names())}; "
-            "others are gym:DATASET (reasoning-gym), dataset:gsm8k, dataset:math, dataset:path/to/file.jsonl and "
-            "path/to/my_task.py:MyTask (your own)"
+            "others are gym:DATASET (reasoning-gym), dataset:gsm8k, dataset:math, dataset:path/to/file.jsonl, "
+            "prompts:path/to/file.jsonl (no rule judges those) and path/to/my_task.py:MyTask (your own)"
         )
     module, attribute = _BUILT_IN[spec.name]
     made: Task = getattr(importlib.import_module(module), attribute)(spec.difficulty, spec.languages)
