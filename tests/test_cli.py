@@ -40,7 +40,7 @@ def pipeline(monkeypatch):
     """Put a noisy pipeline and report in place of the real ones; `pipeline.does` is what runs in the middle."""
     pipeline, report = ModuleType("aftershock.pipeline"), ModuleType("aftershock.report")
 
-    def execute(recipe, run, reporter):
+    def execute(recipe, run, reporter, part):
         print("noise from Python")
         os.write(1, b"noise from C\n")
         subprocess.run(["echo", "noise from a child"], check=True)
@@ -181,3 +181,102 @@ def test_check_as_json_and_as_lines(call, monkeypatch):
     assert out.splitlines() == ["OK   disk: much", "FAIL torch: none -> install it", "next: mend what says FAIL"]
     found.pop()
     assert call("check")[0] == 0
+
+
+# --- parts, changes, plans, dry runs ----------------------------------------------------------------------------------
+
+TWO = RECIPE + '[stage.more]\nkind = "rl"\nfrom = "zero"\nsteps = 4\n[[stage.more.tasks]]\nname = "countdown"\n'
+
+
+@pytest.fixture
+def two(tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text(TWO)
+    return path
+
+
+def test_a_part_is_handed_on_and_unknown_names_are_refused_before_anything_is_made(call, pipeline, two, tmp_path):
+    parts = []
+    execute = pipeline.execute
+    pipeline.execute = lambda recipe, run, reporter, part: parts.append(part) or execute(recipe, run, reporter, part)
+    words = ["run", two, "--out", tmp_path / "run", "--resume", "--no-report"]
+    for part in (["--only", "more,zero"], ["--from", "more"], ["--until", "zero"], []):
+        assert call(*words, *part)[0] == 0
+    assert parts == [["zero", "more"], ["more"], ["zero"], ["zero", "more"]]
+    code, _, err = call("run", two, "--out", tmp_path / "other", "--only", "zeri")
+    assert code == 1
+    assert "there is no stage 'zeri' (nearest: zero)" in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_way_back_from_ctrl_c_names_the_part(call, pipeline, two, tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    pipeline.does = interrupted
+    _, _, err = call("run", two, "--out", tmp_path / "run", "--from", "zero", "--until", "more")
+    assert err.splitlines()[-1].endswith(f"--out {tmp_path}/run --from zero --until more --resume")
+
+
+def test_a_changed_stage_is_refused_without_redo_and_done_again_with_it(call, pipeline, two, tmp_path):
+    words = ["run", two, "--out", tmp_path / "run", "--no-report"]
+    assert call(*words)[0] == 0
+    code, _, err = call(*words, "--resume", "--set", "stage.more.steps=5")
+    assert code == 1
+    assert "stage.more.steps was 4 and is 5 now" in err
+    assert "add --redo (stages more, zero would stay)" in err
+    assert call(*words, "--redo", "--set", "stage.more.steps=5")[0] == 0
+
+
+def test_at_the_end_a_table_says_what_each_stage_added_and_cost(call, pipeline, recipe, tmp_path):
+    evals = [
+        {
+            "suite": "all",
+            "metric": "pass@1",
+            "when": when,
+            "value": v,
+            "low": v - 0.01,
+            "high": v + 0.01,
+            "n": 9,
+            "k": 4,
+        }
+        for when, v in (("before", 0.25), ("after", 0.5))
+    ]
+
+    def execute(recipe, run, reporter, part):
+        run.stage("zero", recipe.stage["zero"]).finish({"evals": evals})
+        return run.write_summary()
+
+    pipeline.execute = execute
+    lines = call("run", recipe, "--out", tmp_path / "run", "--no-report")[1].splitlines()
+    assert lines[0].split() == ["stage", "kind", "pass@1", "before", "after", "n", "k", "seconds", "usd"]
+    assert lines[1].startswith("zero   rl    25.0% [24.0, 26.0]  50.0% [49.0, 51.0]  9  4  ")
+
+
+def test_a_run_needs_a_folder_but_plans_and_dry_runs_do_not(call, recipe):
+    code, _, err = call("run", recipe)
+    assert code == 2
+    assert "only --plan and --dry need none" in err
+
+
+def test_a_plan_is_a_table_or_json_and_makes_no_folder(call, two, tmp_path):
+    code, out, _ = call("run", two, "--plan", "--on", "H100-SXM")
+    assert code == 0
+    heads, zero, more, total, *_ = out.splitlines()
+    assert heads.split()[:2] == ["stage", "kind"]
+    assert (zero.split()[:3], more.split()[:3], total.split()[0]) == (
+        ["zero", "rl", "-"],
+        ["more", "rl", "zero"],
+        "all",
+    )
+    code, out, _ = call("run", two, "--plan", "--json")
+    assert [stage["inputs"] for stage in json.loads(out)["stages"]] == [[], ["zero"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["two.toml"]
+
+
+def test_a_dry_run_says_what_it_did_and_leaves_nothing(call, two, tmp_path):
+    code, out, err = call("run", two, "--dry", "--json")
+    assert code == 0
+    assert [line.split(" in ")[0] for line in json.loads(out)["dry"]] == ["zero: rl, 2 steps", "more: rl, 2 steps"]
+    assert "zero: rl, 2 steps in" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["two.toml"]

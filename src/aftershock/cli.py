@@ -85,13 +85,24 @@ def _root(
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="A TOML file of stages, such as recipes/nano/zero.toml.")],
-    out: Annotated[Path, typer.Option("--out", help="The run's folder; it must be new, empty or a run to resume.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; it must be new, empty or a run to resume.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stage.zero.steps=40.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder, to the same bits.")
     ] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Go on; what the recipe changed is cleared and done again.")
+    ] = False,
+    only: Annotated[str | None, typer.Option(metavar="NAME[,NAME]", help="Run these stages alone.")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="NAME", help="Begin with this stage.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="NAME", help="End with this stage.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will take, and run nothing.")] = False,
+    on: Annotated[str | None, typer.Option(metavar="GPU", help="Plan for this one, such as H100-SXM.")] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Try every stage in miniature; nothing is kept.")] = False,
     track: Annotated[Tracker | None, typer.Option(help="Also send metrics to tensorboard, wandb or trackio.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     as_json: Json = False,
@@ -101,36 +112,71 @@ def run(
 
     A run that was stopped, by Ctrl-C, a crash or a power cut, goes on with --resume as if nothing had happened.
     """
-    again = ["aftershock", "run", str(recipe), "--out", str(out)]
-    again += [word for override in overrides or [] for word in ("--set", override)]
-    with _errors(debug, as_json, f"{shlex.join(again)} --resume"), _stdout_for_json(as_json):
-        summary = _run(recipe, out, overrides or [], resume, track, as_json)
+    if plan or dry:
+        with _errors(debug, as_json), _stdout_for_json(as_json):
+            found = _planned(recipe, overrides or [], on) if plan else _dry(recipe, overrides or [])
+        print(json.dumps(found[0], ensure_ascii=False) if as_json else found[1])
+        return
+    if out is None:
+        raise typer.BadParameter("give the run a folder; only --plan and --dry need none", param_hint="--out")
+    again = [word for word in sys.argv[1:] if word not in ("--resume", "--redo")]
+    with _errors(debug, as_json, shlex.join(["aftershock", *again, "--resume"])), _stdout_for_json(as_json):
+        chosen = (only.split(",") if only else [], start, until)
+        summary = _run(recipe, out, overrides or [], chosen, resume, redo, track, as_json)
         written = _report(out, debug) if report else None
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
-        print(_next_step(out, summary, written))
+        print(_outcome(out, summary, written))
+
+
+def _planned(recipe: Path, overrides: list[str], machine: str | None) -> tuple[Any, str]:
+    from aftershock.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    from aftershock.pipeline.plan import plan
+
+    found = plan(loaded, machine)
+    return found.as_dict(), str(found)
+
+
+def _dry(recipe: Path, overrides: list[str]) -> tuple[Any, str]:
+    from aftershock.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    from aftershock.pipeline.dry import dry_run
+
+    lines = dry_run(loaded, _say)
+    return {"dry": lines}, f"the wiring holds; next: aftershock run --plan {shlex.quote(str(recipe))}"
 
 
 def _run(
-    recipe_path: Path, out: Path, overrides: list[str], resume: bool, track: str | None, as_json: bool
+    recipe_path: Path,
+    out: Path,
+    overrides: list[str],
+    chosen: tuple[list[str], str | None, str | None],
+    resume: bool,
+    redo: bool,
+    track: str | None,
+    as_json: bool,
 ) -> dict[str, Any]:
-    from aftershock import toml
+    from aftershock import graph, toml
     from aftershock.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)  # refuse a wrong recipe before torch is imported
+    part = graph.part(recipe, *chosen)
     from aftershock import preflight
     from aftershock.pipeline import execute
     from aftershock.run import Run
     from aftershock.track import make_reporter
 
     preflight.check(recipe)
-    with Run.open(out, recipe, toml.write(recipe.content()), resume) as opened:
+    with Run.open(out, recipe, toml.write(recipe.content()), resume, redo) as opened:
         reporter = make_reporter(track, out, terminal=sys.stderr.isatty() and not as_json)
         with contextlib.closing(reporter):
             for note in opened.notes:
                 reporter.note(note)
-            return execute(recipe, opened, reporter)
+            return execute(recipe, opened, reporter, part)
 
 
 def _report(folder: Path, debug: bool) -> Path | None:
@@ -146,10 +192,15 @@ def _report(folder: Path, debug: bool) -> Path | None:
         return None
 
 
-def _next_step(folder: Path, summary: dict[str, Any], report: Path | None) -> str:
-    last = summary["stages"][-1]["name"] if summary["stages"] else None
-    talk = f"aftershock chat {shlex.quote(str(folder / 'stages' / last / 'model'))}" if last else ""
-    return f"next: {f'open {report}, then: ' if report else ''}{talk}"
+def _outcome(folder: Path, summary: dict[str, Any], report: Path | None) -> str:
+    """Return what each stage added and cost, and what to do next."""
+    from aftershock.table import stages
+
+    models = [stage["name"] for stage in summary["stages"] if stage["kind"] not in ("sample", "reward_model")]
+    talk = f"aftershock chat {shlex.quote(str(folder / 'stages' / models[-1] / 'model'))}" if models else ""
+    steps = [f"open {report}"] if report else []
+    steps += [talk] if talk else []
+    return f"{stages(summary['stages'])}\nnext: {', then: '.join(steps)}"
 
 
 @app.command()

@@ -92,6 +92,8 @@ def dry_run(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> l
                 steps = len(run.stage(name, stage).history())
                 lines.append(f"{name}: {stage.kind}, {steps} steps in {time.monotonic() - began:.1f} s")
                 say(lines[-1])
+    for line in workshop.stand_ins:
+        say(line)
     return [*lines, *workshop.stand_ins]
 
 
