@@ -87,7 +87,7 @@ class Curves:
             self._signal,
             self._load,
         )
-        pretrain = (self._loss, self._load)
+        pretrain = (self._loss, self._divergence, self._load)
         chosen = rl if self.stage.kind == "rl" else pretrain
         charts = [chart for make in chosen if (chart := make()) is not None]
         return [*charts, *self._by_task()]
@@ -224,6 +224,11 @@ class Curves:
         basis = f"n = {size:,} tokens a step" if isinstance(size, int) else "n of a step not recorded"
         note = f"Nats a token (no interval kept); {basis}, {self.seed}."
         return self._chart("Loss", made, note, floor=None)
+
+    def _divergence(self) -> Chart | None:
+        made = (self._plain("forward_kl", "forward", "accent"), self._plain("reverse_kl", "reverse", "muted", "dashed"))
+        note = f"KL to the teacher, nats a token, smoothed over 9 steps (no interval kept); {self.seed}."
+        return self._chart("From the teacher", made, note)
 
     def _load(self) -> Chart | None:
         rows = [(row.get("step"), [number(row[k]) for k in row if k.startswith(LOADS)]) for row in self.stage.metrics]

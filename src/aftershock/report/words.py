@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from aftershock.recipe import PretrainStage, RLStage, SampleStage, SFTStage, Stage, TaskTable
+from aftershock.recipe import DistillStage, PretrainStage, RLStage, SampleStage, SFTStage, Stage, TaskTable
 
 LOSSES = {
     "grpo": "GRPO (Shao et al. 2024), as R1-Zero",
@@ -18,6 +18,7 @@ KINDS = {
     "pretrain": "pretraining",
     "sft": "supervised fine-tuning",
     "sample": "making data",
+    "distill": "distillation",
 }
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {"base": "the nano base model that ships with aftershock"}
@@ -33,6 +34,8 @@ def method(table: dict[str, Any]) -> list[str]:
         return _sft(stage)
     if isinstance(stage, SampleStage):
         return _sample(stage)
+    if isinstance(stage, DistillStage):
+        return _distill(stage)
     if isinstance(stage, PretrainStage):
         return _pretrain(stage)
     return _rl(stage) if isinstance(stage, RLStage) else []
@@ -83,6 +86,17 @@ def _sample(stage: SampleStage) -> list[str]:
     ]
 
 
+def _distill(stage: DistillStage) -> list[str]:
+    source, teacher = (SOURCES.get(name, name) for name in (stage.source, stage.teacher))
+    where = f"its own completions of problems ({_tasks(stage.tasks)})" if stage.on_policy else ", ".join(stage.data)
+    return [
+        f"Distillation of {teacher} into {source}: at each token of {where}, over {stage.steps:,} steps of "
+        f"{stage.problems_per_step * stage.samples_per_problem:,} completions, the student's distribution over the "
+        f"whole vocabulary was brought nearer to the teacher's, by {stage.divergence.replace('_kl', '')} KL, learning "
+        f"rate {stage.optim.lr:g}."
+    ]
+
+
 def _pretrain(stage: PretrainStage) -> list[str]:
     source = f"weights of {SOURCES.get(stage.source, stage.source)}" if stage.source else "random weights"
     kind = f" of type {stage.model.model_type}" if stage.model else ""
@@ -123,8 +137,14 @@ GLOSSARY = (  # (term, meaning, the kinds of stage it belongs to; "" is any)
         "A group in which all completions earn the same: there is nothing to prefer, so nothing is learnt.",
         "rl",
     ),
-    ("Entropy", "How undecided the model is at a token, in nats. Near 0 it always writes the same.", "rl"),
+    ("Entropy", "How undecided the model is at a token, in nats. Near 0 it always writes the same.", "rl distill"),
     ("KL", "How far the model has moved from its reference, in nats a token.", "rl"),
+    (
+        "Forward and reverse KL",
+        "How far the student's next-token distribution is from the teacher's, in nats a token: weighed by what the "
+        "teacher would write (forward) or by what the student would (reverse). 0 is no difference.",
+        "distill",
+    ),
     ("Clipped", "Tokens whose probability moved so far in one step that the loss stops pushing them.", "rl"),
     (
         "Sampler-learner gap",
