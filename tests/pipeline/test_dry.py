@@ -51,6 +51,32 @@ num_attention_heads = 32
 num_key_value_heads = 8
 [[stage.student.tasks]]
 name = "arithmetic"
+[stage.helpful]
+kind = "reward_model"
+from = "tuned"
+data = ["hub:org/pairs"]
+[stage.safe]
+kind = "reward_model"
+from = "tuned"
+form = "pointwise"
+judges = "whole"
+data = ["hub:org/labels"]
+[stage.all]
+kind = "rl"
+from = "tuned"
+steps = 1700
+preferences = [{ model = "helpful", from_step = 1300 }, { model = "safe", from_step = 1300 }]
+[[stage.all.tasks]]
+name = "countdown"
+[[stage.all.tasks]]
+name = "help"
+[stage.pupil]
+kind = "distill"
+from = "hub:Qwen/Qwen2.5-1.5B"
+teacher = "all"
+steps = 500
+[[stage.pupil.tasks]]
+name = "countdown"
 """
 
 
@@ -65,16 +91,15 @@ def road(tmp_path):
 def test_a_road_for_real_models_runs_in_miniature_and_says_what_stood_in(road):
     said = []
     lines = dry.dry_run(load_recipe(road), said.append)
-    assert (
-        [line.split(":")[0] for line in lines[:4]]
-        == ["zero", "cold", "tuned", "student"]
-        == [line.split(":")[0] for line in said]
-    )
+    assert [line.split(":")[0] for line in lines[:8]] == list(load_recipe(road).stage)
+    assert said == lines
     assert "rl, 2 steps" in lines[0]
-    told = "\n".join(lines[4:])
+    told = "\n".join(lines[8:])
     assert "hub:Qwen/Qwen2.5-7B: a qwen2 of random weights" in told
     assert "dataset:gsm8k: 32 invented sums" in told
     assert "hub:org/others: 32 invented rows" in told
+    assert "hub:org/pairs" in told
+    assert "hub:org/labels" in told
     assert "mine.jsonl" not in told
 
 
