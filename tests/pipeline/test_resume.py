@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,3 +129,21 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed: Path):
     before = fingerprint(undisturbed)
     assert finish(undisturbed, "--resume")["finished"]
     assert fingerprint(undisturbed) == before
+
+
+@pytest.mark.slow
+def test_a_changed_stage_is_done_again_and_the_stage_before_it_is_left_alone(undisturbed: Path, tmp_path: Path):
+    folder, change = tmp_path / "run", ("--set", "stage.zero.steps=3")
+    shutil.copytree(undisturbed, folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("stages/start/**/*")}
+    finish(folder, "--redo", *change)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("stages/start/**/*")} == before
+    finish(tmp_path / "fresh", *change)
+    assert fingerprint(folder) == fingerprint(tmp_path / "fresh")
+
+
+@pytest.mark.slow
+def test_a_road_walked_in_parts_ends_as_one_walked_at_once(undisturbed: Path, tmp_path: Path):
+    assert not finish(tmp_path / "run", "--only", "start")["finished"]
+    assert finish(tmp_path / "run", "--from", "zero", "--resume")["finished"]
+    assert fingerprint(tmp_path / "run") == fingerprint(undisturbed)
