@@ -180,3 +180,40 @@ def test_the_set_beside_reasoning_is_as_it_was_made_and_of_train_problems():
         p.prompt for name in made["COUNTS"] for p in task(name, task(name).levels, BOTH).problems("heldout", 400)
     }
     assert not heldout & {row["prompt"] for row in kept}
+
+
+def test_the_order_of_the_towns_and_the_language_make_no_other_question():
+    made = task("facts", 2, BOTH)
+    problem = made.draw("train", 0)
+    turned = replace(problem, data={**problem.data, "towns": problem.data["towns"][::-1]}, language="?")
+    assert made.content(turned) == made.content(problem)
+    others = {made.content(replace(problem, data={**problem.data, "asked": asked})) for asked in ("makes", "keeps", "")}
+    assert len(others) == 3
+
+
+STEPS = {
+    "add": lambda value, n: value + n,
+    "take": lambda value, n: value - n,
+    "times": lambda value, n: value * n,
+    "rest": lambda value, n: value % n,
+    "sum": lambda value, _: sum(value),
+    "max": lambda value, _: max(value),
+    "min": lambda value, _: min(value),
+    "len": lambda value, _: len(value),
+    "above": lambda value, n: [v for v in value if v > n],
+    "each": lambda value, n: [v * n for v in value],
+    "back": lambda value, _: value[::-1],
+    "sorted": lambda value, _: sorted(value),
+}
+
+
+@given(level=st.integers(1, 6), index=st.integers(0, 10**6))
+def test_a_program_is_held_to_its_steps_taken_one_by_one(level, index):
+    """The wanted values are those of the steps as they are said, brackets or not, and each call has one."""
+    problem = task("programs", level, BOTH).draw("train", index)
+    for given_, wanted in problem.data["calls"]:
+        value = given_
+        for name, n in problem.data["steps"]:
+            value = STEPS[name](value, n)
+        assert value == wanted
+    assert len(problem.data["calls"]) == 6
