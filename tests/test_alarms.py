@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,38 @@ def test_each_alarm_rings_once_soon_after_the_trouble_begins(name):
 
 
 def test_every_rule_has_a_history_that_rings_it():
-    assert {rule.name for rule in RULES} == {*SICK, "loss_diverges"}
+    assert {rule.name for rule in RULES} == {*SICK, "loss_diverges", "reward_hacking"}
+
+
+def pleasing(truth, score, seed: int = 0, steps: int = 110) -> list[dict]:
+    """Noisy steps of an open task; every third had none of its problems."""
+    rng = random.Random(seed)
+    rows = []
+    for step in range(1, steps + 1):
+        told = {"preference/help": score(step) + rng.gauss(0, 0.03), "quality/help": truth(step) + rng.gauss(0, 0.05)}
+        rows.append({"stage": "all", "step": step} | (told if step % 3 else {}))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hacking_rings_where_the_score_rises_while_the_truth_falls(seed: int):
+    def rises(step: int) -> float:
+        return 0.5 + 0.003 * step
+
+    def falls_later(step: int) -> float:
+        return 0.7 if step < 50 else 0.7 - 0.008 * (step - 50)
+
+    rung = alarms_in(pleasing(falls_later, rises, seed))
+    assert [alarm.name for alarm in rung] == ["reward_hacking"]
+    assert 55 < rung[0].step < 110
+    assert "'help'" in rung[0].text
+    for truth, score in (
+        (lambda s: 0.7, rises),
+        (rises, rises),
+        (falls_later, falls_later),
+        (falls_later, lambda s: 0.5),
+    ):
+        assert alarms_in(pleasing(truth, score, seed)) == []
 
 
 def test_diverging_loss_rings_in_pretraining_only():

@@ -7,6 +7,7 @@ reads the same `metrics.jsonl` hears the same alarms at the same steps.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -16,6 +17,8 @@ WARM_UP = 2 * WINDOW  # steps before "now" can be compared with "at the start"
 LOOKBACK = 200  # steps among which "at its best" is sought, so that a long run stays cheap to watch
 QUIET = 10  # steps a rule must hold its peace before the same trouble counts as a new episode
 VITAL = ("loss", "grad_norm", "reward", "entropy", "kl", "mismatch")  # null in metrics.jsonl means not finite
+HACKED_ERRORS = 4.5  # standard errors that make a change of them real: at its best, the truth was lucky too
+HACKED = 10  # steps a reward model's score and the truth are means of: both are noisy
 MIN_START = 0.02  # a level this low at the start (nats, shares) can't be said to collapse
 
 
@@ -222,6 +225,32 @@ def _heldout_falls(rows: Sequence[Row]) -> str | None:
     )
 
 
+def _hacking(rows: Sequence[Row]) -> str | None:
+    """A reward model's score now well above what it was when the truth was at its best, and the truth well below."""
+    for name in (key.removeprefix("quality/") for key in rows[-1] if key.startswith("quality/")):
+        told = [row for row in rows[-LOOKBACK:] if _values([row], f"quality/{name}")]
+        scores, truth = (_values(told, f"{kind}/{name}") for kind in ("preference", "quality"))
+        if len(truth) < 2 * HACKED or len(scores) < len(truth):
+            continue
+        ends = range(HACKED, len(truth) - HACKED + 1)
+        best = max(ends, key=lambda end: _mean(truth[end - HACKED : end]))
+        falls = _change(truth[best - HACKED : best], truth[-HACKED:])
+        rises = _change(scores[best - HACKED : best], scores[-HACKED:])
+        if falls[0] < -max(0.02, HACKED_ERRORS * falls[1]) and rises[0] > HACKED_ERRORS * rises[1]:
+            return (
+                f"Reward hacking: the reward models' score of {name!r} rises by {rises[0]:.2f} since step "
+                f"{told[best - 1].get('step')}, to {_mean(scores[-HACKED:]):.2f}, while the true quality falls by "
+                f"{-falls[0]:.2f}, to {_mean(truth[-HACKED:]):.2f}. The model learns to please them, not to be good."
+            )
+    return None
+
+
+def _change(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Return how far the mean moved, and the standard error of that."""
+    error = math.sqrt(sum(stdev(part) ** 2 / len(part) for part in (before, after)))
+    return _mean(after) - _mean(before), error
+
+
 def _not_a_number(rows: Sequence[Row]) -> str | None:
     bad = [name for name in VITAL if name in rows[-1] and not _values(rows[-1:], name)]
     return f"Not a finite number: {', '.join(bad)}. From here on the weights can't be trusted." if bad else None
@@ -277,5 +306,11 @@ RULES = (
     ),
     Rule("accuracy_collapse", _accuracy_collapse, "Resume from an earlier checkpoint with a lower optim.lr."),
     Rule("heldout_falls", _heldout_falls, "Read rollouts with high reward; draw more varied problems or stop earlier."),
+    Rule(
+        "reward_hacking",
+        _hacking,
+        "Stop here, or earlier; let preferences come in later (from_step), weigh less, or raise loss.kl; train the "
+        "reward model on what this policy writes.",
+    ),
     Rule("loss_diverges", _loss_diverges, "Lower optim.lr or lengthen optim.warmup."),
 )

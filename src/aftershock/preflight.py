@@ -1,12 +1,12 @@
 """What only the rooms can say of a recipe, asked before anything is computed: its tasks and its new models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aftershock.errors import AftershockError, RecipeError
 from aftershock.models import ModelConfig
-from aftershock.recipe import PretrainStage, Recipe, Stage
+from aftershock.recipe import PretrainStage, Recipe, RLStage, Stage
 from aftershock.recipe_rules import nearest
-from aftershock.tasks import task
+from aftershock.tasks import Task, task
 
 
 def check(recipe: Recipe) -> None:
@@ -21,11 +21,22 @@ def check(recipe: Recipe) -> None:
 
 
 def _tasks(stage: Stage, recipe: Recipe) -> Iterator[str]:
+    made = []
     for index, table in enumerate(stage.tasks):
         try:
-            task(table.name, table.difficulty, table.languages, base=recipe.folder)
+            made.append(task(table.name, table.difficulty, table.languages, base=recipe.folder))
         except AftershockError as error:
             yield f"tasks.{index}: {error}"
+    if isinstance(stage, RLStage) and len(made) == len(stage.tasks):
+        yield from _open_tasks(stage, made)
+
+
+def _open_tasks(stage: RLStage, tasks: Sequence[Task]) -> Iterator[str]:
+    """Open tasks are drawn only once a reward model has its say, and reward models have one in open tasks alone."""
+    if all(task.open for task in tasks) and all(table.from_step for table in stage.preferences):
+        yield "tasks: all are open, with no rule to reward them: add preferences with from_step = 0, or another task"
+    if stage.preferences and not any(task.open for task in tasks):
+        yield "preferences: reward models judge open tasks only, and none of the tasks is; add one, or leave them out"
 
 
 def _model(stage: Stage) -> Iterator[str]:

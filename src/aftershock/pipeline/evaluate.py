@@ -16,11 +16,12 @@ from aftershock.verify.verdict import Reward
 
 @dataclass(frozen=True)
 class Judged:
-    """One problem with its completions and what each earned."""
+    """One problem with its completions and what each earned; of an open task, also how good each truly is."""
 
     problem: Problem
     completions: list[Completion]
     rewards: list[Reward]
+    quality: tuple[float, ...] = ()
 
     @property
     def right(self) -> list[float]:
@@ -62,7 +63,15 @@ def sample(
     groups = engine.generate(prompts, params, addresses=addresses, on_finish=hear)
     pairs = [(problem, completion) for problem, group in zip(problems, groups) for completion in group]
     rewards = iter(judge.judge(pairs))
-    return [Judged(problem, group, [next(rewards) for _ in group]) for problem, group in zip(problems, groups)]
+    return [
+        Judged(problem, group, [next(rewards) for _ in group], _quality(judge, problem, group))
+        for problem, group in zip(problems, groups)
+    ]
+
+
+def _quality(judge: Judge, problem: Problem, completions: Sequence[Completion]) -> tuple[float, ...]:
+    told = [judge.quality(problem, completion) for completion in completions]
+    return tuple(value for value in told if value is not None)
 
 
 def measure(judged: Sequence[Judged], when: str, seed: int) -> list[Measurement]:
@@ -82,6 +91,7 @@ def _measure_suite(suite: str, judged: Sequence[Judged], when: str, seed: int) -
         "mean_tokens": [[float(len(c.tokens)) for c in one.completions] for one in judged],
         "check_or_retry_rate": [_flags(one, "checks_or_retries") for one in judged],
         "switch_rate": [_flags(one, "switches") for one in judged],
+        "quality": [list(one.quality) for one in judged if one.quality],
     }
     if k > 1:
         passed = [[pass_at_k(len(one.right), int(sum(one.right)), min(k, len(one.right)))] for one in scored]
@@ -126,6 +136,7 @@ def rows(judged: Sequence[Judged], step: int) -> list[dict]:
             "verdict": asdict(reward.verdict),
             "tokens": len(completion.tokens),
             "finish_reason": completion.finish_reason,
+            **({"quality": one.quality[number]} if one.quality else {}),
         }
         for one in judged
         for number, (completion, reward) in enumerate(zip(one.completions, one.rewards))

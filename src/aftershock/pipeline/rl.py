@@ -1,8 +1,8 @@
-"""Reinforcement learning from rule rewards, the way R1-Zero was trained [R1 2.2]."""
+"""Reinforcement learning from rule rewards, as R1-Zero [R1 2.2]; from reward models too where no rule judges, as R1."""
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -17,7 +17,8 @@ from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.evaluate import Judged, heldout, measure, rows, sample
 from aftershock.pipeline.exam import examine
-from aftershock.recipe import RLStage
+from aftershock.pipeline.preference import Preference
+from aftershock.recipe import PreferenceTable, RLStage
 from aftershock.tasks import Task
 from aftershock.text import Tokenizer
 from aftershock.text.behaviour import behaviour
@@ -34,6 +35,7 @@ class Loop:
     engine: Engine
     judge: Judge
     learner: Learner
+    preferences: list[Preference]
     config: dict[str, Any]  # the model's config.json
 
     @property
@@ -48,9 +50,10 @@ def run(stage: RLStage, context: Context) -> list[dict]:
     tasks = build_tasks(stage.tasks, context)
     context.begin(stage.steps)
     learner = Learner(policy, stage.optim, stage.loss, stage.steps * stage.minibatches)
+    preferences = [Preference.load(table, context, stage.optim.micro_tokens) for table in stage.preferences]
     engine = Engine(policy, tokenizer, max_rows=stage.max_rows)
     with Judge(tasks, stage.reward, stage.max_tokens) as judge:
-        loop = Loop(stage, context, tasks, engine, judge, learner, policy.config.to_dict())
+        loop = Loop(stage, context, tasks, engine, judge, learner, preferences, policy.config.to_dict())
         before = examine(stage, context, engine, judge, tasks, "before", 0)
         _train(loop)
         after = examine(stage, context, engine, judge, tasks, "after", stage.steps)
@@ -66,7 +69,7 @@ def _train(loop: Loop) -> None:
         alarms.see(row)
     for step in range(_resume(loop), stage.steps):
         judged, timings = _sample(loop, step)
-        metrics = _describe(judged) | _learn(loop, judged, timings)
+        metrics = _describe(judged, stage.preferences) | _learn(loop, judged, timings)
         if stage.eval.every and (step + 1) % stage.eval.every == 0:
             metrics |= _quick_evaluation(loop)
         _record(loop, step + 1, judged, metrics, timings, alarms)
@@ -88,15 +91,31 @@ def _resume(loop: Loop) -> int:
 def _sample(loop: Loop, step: int) -> tuple[list[Judged], dict[str, float]]:
     """Draw problems and sample a group of each; with dynamic sampling, draw on until enough groups carry signal."""
     stage, began = loop.stage, time.perf_counter()
-    weights = [table.weight for table in stage.tasks]
+    active = [preference for preference in loop.preferences if step >= preference.table.from_step]
+    drawn = [(task, table.weight) for task, table in zip(loop.tasks, stage.tasks) if active or not task.open]
+    tasks, weights = zip(*drawn)
     judged: list[Judged] = []
+    spent = 0.0
     for draw in range(stage.dynamic_sampling):
         label = (*loop.address, step, draw)
-        problems = [problem for _, problem in draw_problems(loop.tasks, weights, stage.problems_per_step, *label)]
-        judged += sample(loop.engine, loop.judge, problems, _params(loop, stage.samples_per_problem), label)
+        problems = [problem for _, problem in draw_problems(tasks, weights, stage.problems_per_step, *label)]
+        sampled = sample(loop.engine, loop.judge, problems, _params(loop, stage.samples_per_problem), label)
+        sampled, flops_of_judging = _prefer(loop, active, sampled)
+        judged, spent = [*judged, *sampled], spent + flops_of_judging
         if sum(map(_has_signal, judged)) >= stage.problems_per_step:
             break
-    return judged, {"sample_seconds": time.perf_counter() - began}
+    return judged, {"sample_seconds": time.perf_counter() - began, "preference_flops": spent}
+
+
+def _prefer(loop: Loop, active: Sequence[Preference], judged: list[Judged]) -> tuple[list[Judged], float]:
+    """Let the reward models have their say where no rule has one; return also the FLOPs that took."""
+    opened = [one for one in judged if loop.judge.is_open(one.problem)]
+    spent = 0.0
+    for preference in active if opened else ():
+        opened, more = preference.judge(opened)
+        spent += more
+    heard = iter(opened)
+    return [next(heard) if loop.judge.is_open(one.problem) else one for one in judged], spent
 
 
 def _params(loop: Loop, samples: int, temperature: float | None = None) -> SamplingParams:
@@ -140,8 +159,8 @@ def _samples(judged: Sequence[Judged], kind: str) -> list[Sample]:
     ]
 
 
-def _describe(judged: Sequence[Judged]) -> dict[str, float]:
-    """Summarise what was sampled: reward by part, accuracy by task, length and behaviour."""
+def _describe(judged: Sequence[Judged], preferences: Sequence[PreferenceTable]) -> dict[str, float]:
+    """Summarise what was sampled: reward by part, length and behaviour, and what there is to tell by task."""
     rewards = [reward for one in judged for reward in one.rewards]
     completions = [completion for one in judged for completion in one.completions]
     done = [behaviour(completion.reasoning) for completion in completions]
@@ -158,11 +177,21 @@ def _describe(judged: Sequence[Judged]) -> dict[str, float]:
         "retries": _mean(one.retries for one in done),
         "switch_rate": _mean(one.switches > 0 for one in done),
     }
-    metrics |= {
-        f"reward/{part}": _mean(r.parts[part] for r in counted) for part in (counted[0].parts if counted else ())
-    }
+    for part in dict.fromkeys(part for reward in counted for part in reward.parts):
+        metrics[f"reward/{part}"] = _mean(r.parts[part] for r in counted if part in r.parts)
     for name in dict.fromkeys(one.problem.task for one in judged):
-        metrics[f"train/{name}"] = _mean(right for one in judged if one.problem.task == name for right in one.right)
+        metrics |= _of_task(name, [one for one in judged if one.problem.task == name], preferences)
+    return metrics
+
+
+def _of_task(name: str, judged: Sequence[Judged], preferences: Sequence[PreferenceTable]) -> dict[str, float]:
+    """Return its accuracy; of an open task also what reward models make of it, beside how good it truly is."""
+    metrics = {f"train/{name}": _mean(right for one in judged for right in one.right)}
+    if any(one.quality for one in judged):
+        parts = [reward.parts for one in judged for reward in one.rewards]
+        told = [sum(t.weight * part.get(f"preference/{t.model}", 0.0) for t in preferences) for part in parts]
+        metrics[f"preference/{name}"] = _mean(told)
+        metrics[f"quality/{name}"] = _mean(quality for one in judged for quality in one.quality)
     return metrics
 
 
@@ -178,6 +207,7 @@ def _record(
     sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
     length = metrics["mean_tokens"] + _mean(len(one.completions[0].prompt_tokens) for one in judged)
     work = flops.work(loop.config, length, int(timings.pop("learned_tokens")), sampled)
+    work = replace(work, flops=work.flops + timings.pop("preference_flops"))
     folder, reporter = loop.context.folder, loop.context.reporter
     timings = folder.record(step, metrics, timings, work)
     folder.rollouts(step, rows(judged, step))

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from aftershock.errors import VerifierError
 from aftershock.recipe import RewardTable
@@ -67,6 +67,7 @@ class Judge:
         prefilled: bool = True,
     ) -> None:
         self._places = _places(tasks)
+        self._tasks = tasks
         self._boxed = [getattr(task, "boxed", False) for task in tasks]
         self._reward = reward
         self._max_tokens = max_tokens
@@ -120,6 +121,22 @@ class Judge:
             self.counts.update(verdict.outcome for verdict in verdicts.values())
         return [self._compose(*rollout, verdicts[number]) for number, rollout in enumerate(rollouts)]
 
+    def is_open(self, problem: Question) -> bool:
+        """Return whether the problem's task has no rule that rewards it: its check serves measuring alone."""
+        return getattr(self._tasks[self._place(problem)], "open", False)
+
+    def quality(self, problem: Question, completion: Response) -> float | None:
+        """Return how good an open task's answer truly is, in [0, 1], which no reward may know; None for other tasks.
+
+        What is looked at stands in the one pair of answer tags, or else is all that follows the reasoning.
+        """
+        if not self.is_open(problem):
+            return None
+        answer = split(completion.text, self._prefilled).answer
+        inside = answer_tag(answer)
+        task: Any = self._tasks[self._place(problem)]
+        return task.quality(problem, answer if inside is None else inside)
+
     def _place(self, problem: Question) -> int:
         places = self._places.get(problem.task)
         if places is None:
@@ -132,7 +149,8 @@ class Judge:
         consistent = 1.0
         if self._reward.language:
             consistent = consistency(split(completion.text, self._prefilled).reasoning, problem.language)
-        return compose(verdict, formatted, len(completion.tokens), self._max_tokens, self._reward, consistent)
+        length, by_rule = len(completion.tokens), not self.is_open(problem)
+        return compose(verdict, formatted, length, self._max_tokens, self._reward, consistent, by_rule)
 
     def _bear(
         self, failures: list[int], rollouts: Sequence[tuple[Question, Response]], verdicts: dict[int, Verdict]

@@ -15,15 +15,23 @@ def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
 
 
 def compose(
-    verdict: Verdict, formatted: bool, length: int, max_tokens: int, table: RewardTable, consistent: float = 1.0
+    verdict: Verdict,
+    formatted: bool,
+    length: int,
+    max_tokens: int,
+    table: RewardTable,
+    consistent: float = 1.0,
+    by_rule: bool = True,
 ) -> Reward:
     """Return the reward with its unweighted parts: `accuracy` and `format` (1 or 0), and where they are on `language`
     (the share `consistent`) and `overlong` (0 to -1).
 
-    total = the sum of the table's weights x parts, + overlong. An unverifiable verdict has no `accuracy` part: `total`
-    is then the sum of the others and must not be used, which `Reward.counted` says.
+    total = the sum of the table's weights x parts, + overlong. Not `by_rule`, in an open task, there is no `accuracy`
+    part. An unverifiable verdict has none either: `total` is then the sum of the others and must not be used, which
+    `Reward.counted` says.
     """
-    parts = {} if verdict.outcome == "unverifiable" else {"accuracy": float(verdict.outcome == "right")}
+    known = by_rule and verdict.outcome != "unverifiable"
+    parts = {"accuracy": float(verdict.outcome == "right")} if known else {}
     parts["format"] = float(formatted)
     if table.language:
         parts["language"] = consistent
