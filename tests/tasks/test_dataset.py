@@ -95,8 +95,8 @@ def test_answers_of_equal_value_are_right_in_the_worker(tmp_path):
     ("rows", "words"),
     [
         ([{"text": "a"}], r"own\.jsonl, row 1: wanted a question .* its fields are text"),
-        ([{"prompt": "a", "solution": "no box"}], "row 1: wanted a question"),
-        ([{"prompt": "a", "answer": "}"}, {"prompt": "b", "answer": "3"}], "2 rows, of which 1 .* row 1, '}'"),
+        ([{"prompt": "a", "solution": "no box"}], "1 rows, and 1 have no answer .* row 1, .*solution = 'no box'"),
+        ([{"prompt": "b", "answer": "3"}, {"prompt": "a", "answer": "}"}], "2 rows, and 1 have no answer .* row 2"),
         ([], "has 0 rows"),
     ],
 )
@@ -104,6 +104,13 @@ def test_rows_that_won_t_do_are_named(tmp_path, rows, words):
     made = task(f"dataset:{write(tmp_path, rows)}")
     with pytest.raises(TaskError, match=words):
         made.draw("train", 0)
+
+
+def test_one_row_in_a_hundred_may_lack_an_answer(tmp_path):
+    rows = [{"prompt": f"{n}?", "answer": str(n) if n else None} for n in range(100)]
+    made = task(f"dataset:{write(tmp_path, rows)}")
+    assert made.draw("train", 0).gold
+    assert len(items(str(tmp_path / "own.jsonl"))) == 99
 
 
 def test_what_is_not_there_is_told_before_a_problem_is_drawn(tmp_path, monkeypatch):

@@ -126,19 +126,24 @@ def is_file(source: str) -> bool:
 
 @lru_cache(maxsize=8)
 def items(source: str, answered: bool = True) -> tuple[Item, ...]:
-    """Return a dataset's usable rows; TaskError names a row without question or (where `answered`) without answer, or
-    says why none can be had.
+    """Return a dataset's usable rows; TaskError where one has no question, where too many have no answer that can be
+    judged (and `answered` asks for one), and where none can be had.
     """
-    found = [_item(row, number, source, answered) for number, row in enumerate(_rows(source), 1)]
+    rows = list(_rows(source))
+    found = [_item(row, number, source, answered) for number, row in enumerate(rows, 1)]
     usable = tuple(item for item in found if not answered or _judged(item.gold))
     if len(found) - len(usable) > UNREADABLE * len(found) or not usable:
         lost = next((item for item in found if not _judged(item.gold)), None)
-        told = f"; the first is row {lost.number}, {lost.gold[:80]!r}" if lost else ""
+        told = f"; the first is row {lost.number}, with {_shown(rows[lost.number - 1])}" if lost else ""
         raise TaskError(
-            f"dataset:{source} has {len(found):,} rows, of which {len(usable):,} have an answer that can be judged"
-            f"{told}. Answers are numbers, expressions or words as they would stand in a box"
+            f"dataset:{source} has {len(found):,} rows, and {len(found) - len(usable):,} have no answer that can be "
+            f"judged{told}. Wanted in `answer`, or in the last box of `solution`: a number, an expression or a word"
         )
     return usable
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {str(value)[:60]!r}" for key, value in row.items())
 
 
 def _rows(source: str) -> Any:
@@ -152,14 +157,13 @@ def _rows(source: str) -> Any:
 
 def _item(row: Mapping[str, Any], number: int, source: str, answered: bool) -> Item:
     question = next((row[key] for key in _QUESTIONS if isinstance(row.get(key), str)), None)
-    gold = gold_answer(row) if answered else ""
-    if not question or (answered and not gold):
+    if not question:
         raise TaskError(
-            f"dataset:{source}, row {number}: wanted a question ({', '.join(_QUESTIONS)}) with its `answer`, or a "
-            f"`solution` that ends in a box; its fields are {', '.join(row) or 'none'}"
+            f"dataset:{source}, row {number}: wanted a question in {', '.join(_QUESTIONS)}; its fields are "
+            f"{', '.join(row) or 'none'}"
         )
     level = re.search(r"\d+", str(row.get("level", "")))
-    return Item(number, question.strip(), gold or "", int(level[0]) if level else 1)
+    return Item(number, question.strip(), (answered and gold_answer(row)) or "", int(level[0]) if level else 1)
 
 
 def gold_answer(row: Mapping[str, Any]) -> str | None:
