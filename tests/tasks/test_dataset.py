@@ -151,5 +151,7 @@ def test_prompts_are_open_and_need_no_answer(tmp_path):
     assert made.open
     assert problem.prompt.startswith("Write ")
     assert made.check(problem, "a verse").outcome == "wrong"
+    assert made.distinct("heldout", 5) == []
+    assert len(made.distinct("train", 5)) == 5
     with pytest.raises(TaskError, match="row 1: wanted a question"):
         task(f"prompts:{write(tmp_path, [{'text': 'a'}], 'b.jsonl')}").draw("train", 0)

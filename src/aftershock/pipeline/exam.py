@@ -29,6 +29,8 @@ def examine(
     if kept is not None:
         return kept
     problems = heldout(tasks, table.problems)
+    if not problems:  # all its tasks are open prompts
+        return []
     params = SamplingParams(table.samples, stage.max_tokens, table.temperature, seed=context.seed)
     total = len(problems) * params.n
     told = f"measuring {when} the stage"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from aftershock.errors import TaskError
 from aftershock.own import nearest
 from aftershock.sources import HUB, hub_rows, read_rows
-from aftershock.tasks.base import Problem, Task
+from aftershock.tasks.base import Problem, Split, Task
 from aftershock.verify.boxed import boxed_answer
 from aftershock.verify.verdict import Verdict
 
@@ -109,6 +109,10 @@ class Prompts(DatasetTask):
         return Problem(
             self.name, f"{self.name}-{item.number}", item.question, "", self.languages[0], self.difficulty, {}
         )
+
+    def distinct(self, split: Split, count: int) -> list[Problem]:
+        """Return nothing that is held out: there is nothing to measure an answer by."""
+        return [] if split == "heldout" else super().distinct(split, count)
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """Return that no rule tells."""
