@@ -14,6 +14,7 @@ from aftershock.models import load
 from aftershock.pipeline import execute, shipped_base
 from aftershock.pipeline.distill import _indices
 from aftershock.recipe import load_recipe
+from aftershock.report import words
 from aftershock.run import Run
 from aftershock.text import Tokenizer, train_tokenizer
 from aftershock.track import make_reporter
@@ -104,6 +105,16 @@ def test_logits_of_the_teacher_teach(whole: SimpleNamespace, name: str, kind: st
         assert step["loss"] == pytest.approx(step[kind], rel=1e-5)
         assert {"forward_kl", "reverse_kl", "entropy", "agreement", "grad_norm", "lr"} <= step.keys()
     assert ("right" in steps[0]) == (name == "follower")
+
+
+def test_the_report_says_how_a_student_was_taught():
+    stages = toml.read(RECIPE)["stage"]
+    (follower,), (reader,) = (words.method(stages[name]) for name in ("follower", "reader"))
+    assert "its own completions of problems (arithmetic at difficulty 1 in English)" in follower
+    assert "8 completions" in follower
+    assert "by reverse KL" in follower
+    assert "token of lessons" in reader
+    assert "by forward KL" in reader
 
 
 @pytest.mark.slow
