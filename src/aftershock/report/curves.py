@@ -46,8 +46,10 @@ def samples_by_step(rows: Iterable[Row]) -> dict[int, StepSamples]:
 def _values(row: Row) -> list[tuple[str, float]]:
     found = [("mean_tokens", number(row.get("tokens")))]
     outcome = outcome_of(row)
-    found.append(("reward/accuracy", None if outcome == "unverifiable" else float(outcome == "right")))
     reward = row.get("reward")
+    by_rule = outcome != "unverifiable" and "quality" not in row
+    found.append(("reward/accuracy", float(outcome == "right") if by_rule else None))
+    found.append((f"quality/{row.get('task')}", number(row.get("quality"))))
     if isinstance(reward, dict):
         found.append(("reward", number(reward.get("total"))))
         found += [(f"reward/{part}", number(v)) for part, v in reward.items() if part not in ("total", "accuracy")]
@@ -87,10 +89,11 @@ class Curves:
             self._signal,
             self._load,
         )
-        pretrain = (self._loss, self._divergence, self._load)
+        pretrain = (self._loss, self._divergence, self._preferred, self._reliability, self._load)
         chosen = rl if self.stage.kind == "rl" else pretrain
         charts = [chart for make in chosen if (chart := make()) is not None]
-        return [*charts, *self._by_task()]
+        pleasing = [chart for task in self._open_tasks() if (chart := self._pleasing(task)) is not None]
+        return [*charts, *pleasing, *self._by_task()]
 
     def _points(self, name: str) -> tuple[list[float], list[float]]:
         rows = [(number(row.get("step")), number(row.get(name))) for row in self.stage.metrics]
@@ -220,15 +223,47 @@ class Curves:
             self._plain("loss", "training", "muted", "thin", smoothed=False),
             self._plain("validation_loss", "held-out", "accent", smoothed=False),
         )
-        size = self.stage.table.get("tokens_per_step")
-        basis = f"n = {size:,} tokens a step" if isinstance(size, int) else "n of a step not recorded"
-        note = f"Nats a token (no interval kept); {basis}, {self.seed}."
+        unit = "example" if self.stage.kind == "reward_model" else "token"
+        size = self.stage.table.get(f"{unit}s_per_step")
+        basis = f"n = {size:,} {unit}s a step" if isinstance(size, int) else "n of a step not recorded"
+        note = f"Nats {'an' if unit == 'example' else 'a'} {unit} (no interval kept); {basis}, {self.seed}."
         return self._chart("Loss", made, note, floor=None)
 
     def _divergence(self) -> Chart | None:
         made = (self._plain("forward_kl", "forward", "accent"), self._plain("reverse_kl", "reverse", "muted", "dashed"))
         note = f"KL to the teacher, nats a token, smoothed over 9 steps (no interval kept); {self.seed}."
         return self._chart("From the teacher", made, note)
+
+    def _preferred(self) -> Chart | None:
+        made = (
+            self._plain("accuracy", "training", "muted", "thin") if self.stage.kind == "reward_model" else None,
+            self._plain("validation_accuracy", "held-out", "accent", smoothed=False),
+        )
+        note = f"Share of examples on whose better side the reward model is (no interval kept); {self.seed}."
+        return self._chart("Preferences told right", made, note, unit="share")
+
+    def _reliability(self) -> Chart | None:
+        rows = self.stage.reliability
+        sure, right, low, high = ([100 * float(r[k]) for r in rows] for k in ("confidence", "right", "low", "high"))
+        made = (
+            Series("right", sure, right, low, high, "accent", "points") if rows else None,
+            Series("as often as it says", [50, 100], [50, 100], colour="muted", style="dashed") if rows else None,
+        )
+        n = sum(int(row["n"]) for row in rows)
+        note = f"Percent right at each confidence, 95% intervals; n = {n} held-out examples, {self.seed}."
+        return self._chart("Is it right as often as it says?", made, note, x_label="confidence, percent", floor=None)
+
+    def _open_tasks(self) -> list[str]:
+        names = dict.fromkeys(name for row in self.stage.metrics for name in row if name.startswith("quality/"))
+        return [name.removeprefix("quality/") for name in names]
+
+    def _pleasing(self, task: str) -> Chart | None:
+        made = (
+            self._sampled(f"quality/{task}", "true quality, hidden from the reward", "accent"),
+            self._plain(f"preference/{task}", "reward models' score", "ink", "dashed"),
+        )
+        note = "Where the score rises and the quality falls, the reward models are being hacked. Quality with 95% "
+        return self._chart(f"Pleasing or good: {task}", made, note + f"intervals, score smoothed; {self._basis()}.")
 
     def _load(self) -> Chart | None:
         rows = [(row.get("step"), [number(row[k]) for k in row if k.startswith(LOADS)]) for row in self.stage.metrics]

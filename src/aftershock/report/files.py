@@ -31,6 +31,7 @@ class StageFiles:
     timings: list[Row] = field(default_factory=list)
     before: list[Row] = field(default_factory=list)
     after: list[Row] = field(default_factory=list)
+    reliability: list[Row] = field(default_factory=list)  # of a reward model, by confidence
 
 
 @dataclass
@@ -118,7 +119,8 @@ def _stage(
         stage.record = {**record, "evals": _evals(stage.folder / "eval-before.json")}
     if stage.kind == "rl" and stage.metrics:
         stage.before = _lines(stage.folder / "eval-before.jsonl.gz", missing)
-    if stage.metrics:
+    stage.reliability = _evals(stage.folder / "calibration.json")
+    if stage.metrics and stage.kind not in ("sample", "reward_model"):  # they write no answers to held-out problems
         stage.after = _lines(stage.folder / "eval-after.jsonl.gz", missing)
     return stage
 

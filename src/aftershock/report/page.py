@@ -20,7 +20,7 @@ from aftershock.report.pairs import Pairs, choose
 from aftershock.report.scores import Line, line_of, lines, number, pooled_suite, scores_of
 
 BILL = ("seconds", "tokens", "flops", "usd", "kwh")
-HEADLINES = ("pass@1", "mean_tokens", "check_or_retry_rate", "majority@k")
+HEADLINES = ("pass@1", "quality", "accuracy", "calibration_error", "mean_tokens", "check_or_retry_rate", "majority@k")
 
 
 @dataclass(frozen=True)

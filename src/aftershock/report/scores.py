@@ -14,6 +14,10 @@ LABELS = {
     "mean_tokens": "mean length, tokens",
     "check_or_retry_rate": "checks or retries",
     "switch_rate": "changes language",
+    "quality": "true quality, hidden from the reward",
+    "accuracy": "preferences told right",
+    "calibration_error": "expected calibration error",
+    "brier": "squared error of its chances (Brier)",
 }
 POOLED = "all"
 

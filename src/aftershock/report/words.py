@@ -4,7 +4,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from aftershock.recipe import DistillStage, PretrainStage, RLStage, SampleStage, SFTStage, Stage, TaskTable
+from aftershock.recipe import (
+    DistillStage,
+    PretrainStage,
+    RewardModelStage,
+    RLStage,
+    SampleStage,
+    SFTStage,
+    Stage,
+    TaskTable,
+)
 
 LOSSES = {
     "grpo": "GRPO (Shao et al. 2024), as R1-Zero",
@@ -19,6 +28,7 @@ KINDS = {
     "sft": "supervised fine-tuning",
     "sample": "making data",
     "distill": "distillation",
+    "reward_model": "learning a reward",
 }
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {"base": "the nano base model that ships with aftershock"}
@@ -34,6 +44,8 @@ def method(table: dict[str, Any]) -> list[str]:
         return _sft(stage)
     if isinstance(stage, SampleStage):
         return _sample(stage)
+    if isinstance(stage, RewardModelStage):
+        return _reward_model(stage)
     if isinstance(stage, DistillStage):
         return _distill(stage)
     if isinstance(stage, PretrainStage):
@@ -49,8 +61,9 @@ def _tasks(tables: tuple[TaskTable, ...]) -> str:
 
 def _rl(stage: RLStage) -> list[str]:
     source = SOURCES.get(stage.source, stage.source)
+    how = "and reward models, as in R1's last stage" if stage.preferences else "alone, the way R1-Zero was trained"
     return [
-        f"Reinforcement learning from rule-checked answers alone, the way R1-Zero was trained: no worked example is "
+        f"Reinforcement learning from rule-checked answers {how}: no worked example is "
         f"ever shown. It starts from {source}. At each of {stage.steps:,} steps the model got "
         f"{stage.problems_per_step} problems ({_tasks(stage.tasks)}), and wrote {stage.samples_per_problem} "
         f"completions of each, at temperature {stage.temperature:g} and of at most {stage.max_tokens:,} tokens.",
@@ -58,6 +71,30 @@ def _rl(stage: RLStage) -> list[str]:
         f"first and answer after {stage.reward.format:g}. Completions that earned more than others of their problem "
         f"were made likelier, the others less likely: loss {LOSSES[stage.loss.kind]}, learning rate {stage.optim.lr:g}"
         f"{_kl(stage)}.",
+        *_judges(stage),
+    ]
+
+
+def _judges(stage: RLStage) -> list[str]:
+    if not stage.preferences:
+        return []
+    told = [f"{t.weight:g} × {t.model} from step {t.from_step:,} on" for t in stage.preferences]
+    return [
+        f"Where no rule can judge, reward models did: {', '.join(told)}. How good those answers truly are is known "
+        "here, is hidden from the reward, and is shown beside it."
+    ]
+
+
+def _reward_model(stage: RewardModelStage) -> list[str]:
+    source = SOURCES.get(stage.source, stage.source)
+    drawn = f"{stage.examples:,} examples of {_tasks(stage.tasks)}" if stage.tasks else ""
+    what = "which of two answers is preferred" if stage.form == "pairwise" else "whether an answer is safe"
+    read = "the final answer alone" if stage.judges == "answer" else "the whole completion, reasoning included"
+    return [
+        f"A reward model that starts from {source} and learns {what}, reading {read}: "
+        f"{' and '.join([*stage.data, *([drawn] if drawn else [])])}, {stage.epochs} times over, "
+        f"{stage.examples_per_step} examples a step, learning rate {stage.optim.lr:g}. It is measured on examples with "
+        "prompts that it has not seen."
     ]
 
 
@@ -130,6 +167,18 @@ GLOSSARY = (  # (term, meaning, the kinds of stage it belongs to; "" is any)
     ),
     ("Changes language", "A completion whose reasoning has both English words and Chinese characters.", ""),
     ("Reward", "What a completion earns by rule: for a right answer and for keeping the form.", "rl"),
+    (
+        "True quality",
+        "How good an answer is by a rule that no reward knows. A reward model whose score rises while it falls is "
+        "being hacked.",
+        "rl",
+    ),
+    (
+        "Expected calibration error",
+        "How far the share of a reward model's right choices is from the confidence it had in them, on average; 0 is "
+        "best, and chance alone makes it a little larger.",
+        "reward_model",
+    ),
     ("Policy", "The model being trained.", "rl"),
     ("Group", "All completions of one problem in one step. Each is compared with the mean of its group.", "rl"),
     (
