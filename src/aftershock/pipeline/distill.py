@@ -73,9 +73,10 @@ def _pair(stage: DistillStage, context: Context) -> tuple[CausalLM, CausalLM, To
             f"tokenizer ({found}), so their logits can't be compared. Make the student with tokenizer = "
             f'{stage.teacher!r}, or distil by samples instead: a "sample" stage from the teacher, then "sft"'
         )
-    if tokenizer.template != other.template:
+    if tokenizer.taught_template != other.taught_template:
         context.reporter.note(
-            f"the teacher knows prompts of the form {other.template!r} and gets the student's, {tokenizer.template!r}"
+            f"the teacher knows prompts of the form {other.taught_template!r} and gets the student's, "
+            f"{tokenizer.taught_template!r}"
         )
     return load(folder, dtype=torch.float32), load(above, dtype=torch.float32), tokenizer
 
