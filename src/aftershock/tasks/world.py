@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from aftershock.address import generator
 from aftershock.tasks.base import Problem, Style, Task
 from aftershock.tasks.phrases import PHRASES, Voice, answered, guesses, other
-from aftershock.tasks.words import COLUMN, KINDS, Pair, sentence, word
+from aftershock.tasks.words import COLUMN, KINDS, Pair, pairs, sentence, word
 from aftershock.verify.verdict import Verdict
 
 GUESSES = 0.6  # share of careless tries in a mixed trace
@@ -115,7 +115,7 @@ def _ask(listed: str, thing: str, asked: str, language: str) -> str:
     return f"One of {listed} {thing}. It {verb} what?" if language == "en" else f"{listed}中一个{thing}。它{verb}什么?"
 
 
-VERBS: tuple[Pair, ...] = (("eats", "吃"), ("likes", "爱"), ("sees", "看"), ("buys", "买"))
+VERBS = pairs("eats 吃; likes 爱; sees 看; buys 买")
 _PATTERNS = {1: (("colour", "animal"), ("animal", "verb", "food")), 2: (("colour", "animal", "verb", "food"),)}
 
 
@@ -161,45 +161,22 @@ def _phrase(words: list[Any], language: str) -> str:
     return sentence([_of(kind)[index][COLUMN[language]] for kind, index in words], language)
 
 
-GREETINGS: tuple[Pair, ...] = (
-    ("Hi.", "嗨。"),
-    ("Hello.", "你好。"),
-    ("Good day.", "日安。"),
-    ("Tell me.", "告诉我。"),
-    ("Welcome.", "欢迎。"),
-    ("Excuse me.", "打扰了。"),
-)
+GREETINGS = pairs("Hi. 嗨。; Hello. 你好。; Good day. 日安。; Tell me. 告诉我。; Welcome. 欢迎。; Excuse me. 打扰了。")
 FROM: Pair = ("I am from {}.", "我来自{}。")
-# The question, the true answer, and the words that an answer can't do without.
-QUESTIONS: dict[str, tuple[Pair, Pair, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+# The question, the true answer, and in each language the words that an answer can't do without.
+QUESTIONS: dict[str, tuple[Any, ...]] = {
     "who": (
-        ("Who are you?", "你是谁?"),
-        ("I am aftershock, a small model.", "我是余震,一个小模型。"),
-        (("aftershock", "model"), ("余震", "模型")),
+        *pairs("Who are you? 你是谁?; I am aftershock, a small model. 我是余震,一个小模型。"),
+        "aftershock model",
+        "余震 模型",
     ),
-    "name": (("Your name?", "你叫什么?"), ("I am called aftershock.", "我叫余震。"), (("aftershock",), ("余震",))),
-    "person": (
-        ("Are you a person?", "你是人吗?"),
-        ("No, I am a model.", "不,我是模型。"),
-        (("No", "model"), ("不", "模型")),
-    ),
-    "born": (
-        ("Where were you born?", "你生在哪里?"),
-        ("A model is not born.", "模型不是生的。"),
-        (("model", "not"), ("模型", "不")),
-    ),
-    "eat": (
-        ("What do you eat?", "你吃什么?"),
-        ("A model does not eat.", "模型不吃东西。"),
-        (("model", "not"), ("模型", "不")),
-    ),
-    "old": (
-        ("How old are you?", "你多大?"),
-        ("A model has no age.", "模型没有年龄。"),
-        (("model", "no"), ("模型", "没有")),
-    ),
+    "name": (*pairs("Your name? 你叫什么?; I am called aftershock. 我叫余震。"), "aftershock", "余震"),
+    "person": (*pairs("Are you a person? 你是人吗?; No, I am a model. 不,我是模型。"), "no model", "不 模型"),
+    "born": (*pairs("Where were you born? 你生在哪里?; A model is not born. 模型不是生的。"), "model not", "模型 不"),
+    "eat": (*pairs("What do you eat? 你吃什么?; A model does not eat. 模型不吃东西。"), "model not", "模型 不"),
+    "old": (*pairs("How old are you? 你多大?; A model has no age. 模型没有年龄。"), "model no", "模型 没有"),
 }
-PERSONS: tuple[Pair, ...] = (("I am Ann, a person.", "我是小安,一个人。"), ("Yes, I am from {}.", "是,我来自{}。"))
+PERSONS = pairs("I am Ann, a person. 我是小安,一个人。; Yes, I am from {}. 是,我来自{}。")
 _LIES = (("Ann", "person", "Yes", "from"), ("小安", "一个人", "来自"))
 
 
@@ -224,7 +201,7 @@ class Self(Task):
     def check(self, problem: Problem, answer: str) -> Verdict:
         """Right when it says the words that matter, tells no lie and is at most twice as long as it need be."""
         said, column = answer.strip(), COLUMN[problem.language]
-        missing = [w for w in QUESTIONS[problem.data["question"]][2][column] if w.lower() not in said.lower()]
+        missing = [w for w in QUESTIONS[problem.data["question"]][2 + column].split() if w not in said.lower()]
         lies = [w for w in _LIES[column] if w in said]
         right = not missing and not lies and len(said) <= 2 * len(problem.gold)
         return Verdict("right" if right else "wrong", f"lacks {missing}, says {lies}", said)
@@ -239,12 +216,7 @@ class Self(Task):
         return answered("", self.perturb(problem, rng) if guesses(style, GUESSES, rng) else problem.gold)
 
 
-LINES: tuple[Pair, ...] = (
-    ("I see the {}", "我看见{}"),
-    ("the {} is here", "{}在这里"),
-    ("we all like {}", "我们都爱{}"),
-    ("where is the {}", "{}在哪里"),
-)
+LINES = pairs("I see the {} 我看见{}; the {} is here {}在这里; we all like {} 我们都爱{}; where is the {} {}在哪里")
 _LINE_LENGTH = {"en": (3, 7), "zh": (3, 9)}  # in words, or characters
 
 
