@@ -263,7 +263,7 @@ class StageFolder:
         return self.run.stage_summary(self.name)
 
     def _marks(self) -> dict[str, int]:
-        """Return how many bytes of the line files are this stage's, lost time left out."""
+        """Return how many bytes of the line files are this stage's."""
         return {name: len(_cut(_whole(self.run.folder / name), self.name, 0)[1]) for name in (METRICS, TIMINGS)}
 
     def _restore(self, marks: dict[str, int], step: int) -> None:
@@ -288,7 +288,7 @@ def _cut(data: bytes, stage: str, mark: int) -> tuple[bytes, bytes]:
     """Split a line file into what stays, and the lines that a stage added after its own first `mark` bytes."""
     own, kept, cut = 0, list[bytes](), list[bytes]()
     for line in data.splitlines(keepends=True):
-        mine = _stage_of(line) == stage and _LOST not in line
+        mine = _stage_of(line) == stage
         (cut if mine and own >= mark else kept).append(line)
         own += len(line) if mine else 0
     return b"".join(kept), b"".join(cut)

@@ -103,6 +103,13 @@ def test_a_road_for_real_models_runs_in_miniature_and_says_what_stood_in(road):
     assert "mine.jsonl" not in told
 
 
+def test_data_that_a_miniature_can_not_make_is_made_for_what_comes_next(tmp_path):
+    cold = '[stage.cold]\nkind = "sample"\nproblems = 9\n[[stage.cold.tasks]]\nname = "remainders"\n'
+    tuned = '[stage.tuned]\nkind = "sft"\ndata = ["cold"]\n'
+    (tmp_path / "road.toml").write_text(f'[run]\nname = "road"\n{cold}{tuned}')
+    assert "tuned: sft, " in dry.dry_run(load_recipe(tmp_path / "road.toml"))[1]
+
+
 def test_what_is_wrong_in_a_late_stage_is_found(road):
     (road.parent / "mine.jsonl").write_text('{"question": "Who are you?"}\n')
     with pytest.raises(AftershockError, match=r"mine.jsonl, row 1: wanted `prompt` and `completion`"):
