@@ -88,7 +88,7 @@ def compare_published(bench: Bench) -> list[Beside]:
 def footnoted(lines: Sequence[Beside]) -> tuple[list[tuple[str, ...]], list[str]]:
     """Return rows for a narrow table with `NARROW` headings, and the notes they name: what differs, and the source."""
     notes: dict[str, str] = {}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for line in lines:
         note = "; ".join(filter(None, (line.differs, line.source)))
         number = notes.setdefault(note, f"[{len(notes) + 1}]")
