@@ -4,7 +4,7 @@ import pytest
 from bench_rows import questions, row, write
 
 from aftershock.bench import suites
-from aftershock.bench.published import HEADINGS, compare_published, published
+from aftershock.bench.published import HEADINGS, NARROW, Beside, compare_published, footnoted, published
 from aftershock.bench.types import Protocol
 
 KNOWN = published()
@@ -80,3 +80,11 @@ def test_suites_nobody_published_have_no_lines(tmp_path):
 
 def test_a_dial_keeps_the_published_name(tmp_path):
     assert aime(tmp_path, name="livecodebench@2024-08..2025-01")[1].suite == "livecodebench@2024-08..2025-01"
+
+
+def test_lines_with_the_same_differences_and_source_share_a_note():
+    lines = [Beside("s", "pass@1", model, 50.0, "50%", differs, "paper") for model, differs in
+             (("a", "k 4"), ("b", "k 64"), ("c", "k 4"))]  # fmt: skip
+    rows, notes = footnoted(lines)
+    assert [row[NARROW.index("note")] for row in rows] == ["[1]", "[2]", "[1]"]
+    assert notes == ["[1] k 4; paper", "[2] k 64; paper"]

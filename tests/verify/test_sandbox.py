@@ -231,11 +231,11 @@ def test_daemons_end_with_the_sandbox():
 
 
 def test_a_sandbox_ended_at_any_moment_leaves_no_process_and_no_descriptor():
-    before = len(os.listdir("/proc/self/fd"))
+    before, others = len(os.listdir("/proc/self/fd")), set(children())  # other tests' workers may be alive
     for moment in range(20):
         with Box(runtime(), {"mode": "script", "source": "while True: pass"}, SHORT, time.monotonic() + 3, b""):
             time.sleep(moment / 1000)
-        assert children() == []
+        assert set(children()) <= others
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -53,7 +53,10 @@ class Outcome:
                 console.print(f"note: {note}", markup=False, soft_wrap=True)
         if self.published is not None:
             console.print()
-            console.print(table(published.HEADINGS, [row.cells for row in self.published]))
+            rows, footnotes = published.footnoted(self.published)
+            console.print(table(published.NARROW, rows))
+            for footnote in footnotes:
+                console.print(footnote, markup=False)
             console.print(published.ALWAYS if self.published else "none of these suites has published scores here")
         if self.contamination is not None:
             console.print(f"\nquestions found in {', '.join(self.contamination.files)}", markup=False)

@@ -19,6 +19,7 @@ ALWAYS = (
     "without an interval. Whether a suite's rows were the very same is not known either"
 )
 HEADINGS = ("suite", "metric", "model", "percent", "there instead", "source")
+NARROW = ("suite", "metric", "model", "percent", "note")
 FIRST = "DeepSeek-R1"
 
 
@@ -82,6 +83,17 @@ def compare_published(bench: Bench) -> list[Beside]:
             if same:
                 found += [_ours(bench, ours), *(_theirs(bench.protocol, ours, one) for one in same)]
     return found
+
+
+def footnoted(lines: Sequence[Beside]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return rows for a narrow table with `NARROW` headings, and the notes they name: what differs, and the source."""
+    notes: dict[str, str] = {}
+    rows: list[tuple[str, ...]] = []
+    for line in lines:
+        note = "; ".join(filter(None, (line.differs, line.source)))
+        number = notes.setdefault(note, f"[{len(notes) + 1}]")
+        rows.append((line.suite, line.metric, line.model, line.text, number))
+    return rows, [f"{number} {note}" for note, number in notes.items()]
 
 
 def _ours(bench: Bench, ours: Measurement) -> Beside:

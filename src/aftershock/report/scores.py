@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aftershock.report.files import Row, StageFiles
+from aftershock.stats import Measurement
 
 NEEDED = ("value", "low", "high", "n", "seed")
 LABELS = {
@@ -22,19 +23,8 @@ LABELS = {
 POOLED = "all"
 
 
-@dataclass(frozen=True)
-class Score:
-    """One measured number with all that it takes to be believed."""
-
-    suite: str
-    metric: str
-    when: str
-    value: float
-    low: float
-    high: float
-    n: int
-    k: int
-    seed: int
+class Score(Measurement):
+    """A measurement as a report words it."""
 
     @property
     def is_share(self) -> bool:
