@@ -10,7 +10,7 @@ from rich.console import Console
 from aftershock.errors import CheckpointError
 from aftershock.generate import Completion, Engine, SamplingParams
 from aftershock.models import load
-from aftershock.pipeline.context import shipped_base
+from aftershock.sources import SHIPPED, shipped_base
 from aftershock.text import Message, Piece, Template, Tokenizer, chat_prompt, prompt_for
 
 TemplateChoice = Literal["auto", "zero", "paper", "chat"]
@@ -37,7 +37,7 @@ def chat(
     `template` "auto" takes the form that the model was trained with (`Tokenizer.template`). A "chat" model is shown
     the turns before; the R1-Zero forms have no turns, so each question stands alone. Turn i draws with seed + i.
     """
-    folder = shipped_base() if str(model_folder) == "base" else Path(model_folder)
+    folder = shipped_base(str(model_folder)) if str(model_folder) in SHIPPED else Path(model_folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give a model's, such as runs/demo/stages/zero/model, or base")
     tokenizer = Tokenizer.load(folder)

@@ -138,7 +138,7 @@ class RLStage(_Table):
     """`kind = "rl"`: reinforcement learning from rule rewards, as R1-Zero."""
 
     kind: Literal["rl"]
-    source: str = Field("base", alias="from")  # "base" (the shipped nano model), an earlier stage, or a folder
+    source: str = Field("base", alias="from")  # a shipped model, an earlier stage, hub:ORG/NAME, a folder
     tasks: tuple[TaskTable, ...]
     steps: int = Field(..., ge=1)
     problems_per_step: int = Field(32, ge=1)

@@ -24,7 +24,7 @@ from aftershock.recipe import (
     Stage,
     TrainingStage,
 )
-from aftershock.sources import HUB, HUB_NAME
+from aftershock.sources import HUB, HUB_NAME, SHIPPED
 
 STAGE_KINDS: dict[str, type[Any]] = {
     "pretrain": PretrainStage,
@@ -34,7 +34,6 @@ STAGE_KINDS: dict[str, type[Any]] = {
     "distill": DistillStage,
     "rl": RLStage,
 }
-SHIPPED_BASE = "base"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 Fault = tuple[toml.Key, str]  # the key at fault, and what is wrong with it
@@ -222,9 +221,9 @@ def _models_named(stage: Any) -> Iterator[tuple[str, str]]:
 
 
 def _source_fault(source: str, earlier: list[str], names: list[str], folder: Path) -> str | None:
-    if source == SHIPPED_BASE:
-        clash = SHIPPED_BASE in earlier
-        return 'could mean the shipped base or the stage "base"; give that stage another name' if clash else None
+    if source in SHIPPED:
+        clash = source in earlier
+        return f'could mean the shipped base or the stage "{source}"; give that stage another name' if clash else None
     if source in earlier:
         return None
     if source in names:
@@ -234,10 +233,10 @@ def _source_fault(source: str, earlier: list[str], names: list[str], folder: Pat
     path = Path(source).expanduser()
     if any((place / path / "config.json").is_file() for place in (folder, Path())):
         return None
-    known = [SHIPPED_BASE, *earlier]
+    shipped = " or ".join(json.dumps(name) for name in SHIPPED)
     return (
-        f'should be "{SHIPPED_BASE}", an earlier stage, hub:ORG/NAME, or a model folder with a config.json'
-        f"{nearest(source, known)}" + (f" (earlier stages: {', '.join(earlier)})" if earlier else "")
+        f"should be {shipped}, an earlier stage, hub:ORG/NAME, or a model folder with a config.json"
+        f"{nearest(source, [*SHIPPED, *earlier])}" + (f" (earlier stages: {', '.join(earlier)})" if earlier else "")
     )
 
 

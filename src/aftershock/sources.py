@@ -5,12 +5,16 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from aftershock.errors import AftershockError, CheckpointError
 
 Row = Mapping[str, Any]
+# The models inside the package by name, with their folders under assets/: one that knows three families of reasoning,
+# and one for the whole road, which knows a little of everything.
+SHIPPED = {"base": "nano", "road-base": "nano-road"}
 HUB = "hub:"  # before ORG/NAME, wherever a recipe names what is on the hub
 HUB_NAME = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # Safetensors alone: a pickle that was never fetched can't be opened.
@@ -19,6 +23,11 @@ _FETCHED = [
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
 ]
 _GATED = re.compile(r"gated|401|403|must be authenticated|ask for access", re.IGNORECASE)
+
+
+def shipped_base(name: str = "base") -> Path:
+    """Return the folder of a nano base model that ships inside the package, by its name in recipes and commands."""
+    return Path(str(files("aftershock") / "assets" / SHIPPED[name]))
 
 
 def read_rows(path: Path, error: type[AftershockError]) -> Iterator[dict[str, Any]]:

@@ -11,11 +11,12 @@ import pytest
 from aftershock import toml
 from aftershock.errors import DataError, RecipeError
 from aftershock.models import load
-from aftershock.pipeline import execute, shipped_base
+from aftershock.pipeline import execute
 from aftershock.pipeline.distill import _indices
 from aftershock.recipe import load_recipe
 from aftershock.report import words
 from aftershock.run import Run
+from aftershock.sources import shipped_base
 from aftershock.text import Tokenizer, train_tokenizer
 from aftershock.track import make_reporter
 

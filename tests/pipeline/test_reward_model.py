@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from aftershock import toml
 from aftershock.errors import DataError, RecipeError
 from aftershock.models import Scorer, load
-from aftershock.pipeline import calibration, execute, shipped_base
+from aftershock.pipeline import calibration, execute
 from aftershock.pipeline.calibration import Forecast
 from aftershock.pipeline.preference import CENTRE, read, sigmoid
 from aftershock.pipeline.reward_model import _parsed
 from aftershock.recipe import load_recipe
 from aftershock.run import Run
+from aftershock.sources import shipped_base
 from aftershock.text import Tokenizer
 from aftershock.track import make_reporter
 

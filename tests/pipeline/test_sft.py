@@ -11,11 +11,12 @@ import torch
 from aftershock import toml
 from aftershock.errors import DataError
 from aftershock.models import load
-from aftershock.pipeline import data, execute, shipped_base
+from aftershock.pipeline import data, execute
 from aftershock.pipeline.data import Example, encode
 from aftershock.pipeline.sft import Patience
 from aftershock.recipe import load_recipe
 from aftershock.run import Run
+from aftershock.sources import shipped_base
 from aftershock.tasks import task
 from aftershock.text import Tokenizer
 from aftershock.track import make_reporter

@@ -4,7 +4,6 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from aftershock.bench.suite import Suite
 from aftershock.bench.types import Answer, Protocol, Question
 from aftershock.errors import BenchError
+from aftershock.sources import SHIPPED, shipped_base
 from aftershock.text import split
 
 Asked = tuple[Question, int]  # a question and the number of its sample
@@ -90,8 +90,8 @@ def _endpoint(model: str, model_name: str | None, timeout: int) -> Endpoint:
 
 
 def _folder(model: str) -> Path:
-    if model == "base":
-        return Path(str(files("aftershock") / "assets" / "nano"))
+    if model in SHIPPED:
+        return shipped_base(model)
     path = Path(model).expanduser()
     if (path / "config.json").is_file():
         return path

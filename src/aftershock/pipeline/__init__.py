@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from aftershock import graph
 from aftershock.pipeline import distill, pretrain, reward_model, rl, sampling, sft
-from aftershock.pipeline.context import Context, shipped_base
+from aftershock.pipeline.context import Context
 from aftershock.recipe import Recipe
 
 if TYPE_CHECKING:
     from aftershock.run import Run
     from aftershock.track import Reporter
 
-__all__ = ["KINDS", "Context", "execute", "shipped_base"]
+__all__ = ["KINDS", "Context", "execute"]
 
 KINDS: dict[str, Any] = {
     "pretrain": pretrain.run,

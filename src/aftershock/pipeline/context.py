@@ -1,13 +1,12 @@
 """What every stage is handed, and what all stages build from it."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aftershock.errors import RecipeError
 from aftershock.recipe import Recipe, Stage, TaskTable
-from aftershock.sources import HUB, hub_folder
+from aftershock.sources import HUB, SHIPPED, hub_folder, shipped_base
 from aftershock.tasks import Task, task
 
 if TYPE_CHECKING:
@@ -40,17 +39,12 @@ class Context:
         self.reporter.start(self.name, self.stage.kind, steps, {"tasks": tasks or "none", "seed": self.seed})
 
 
-def shipped_base() -> Path:
-    """Return the folder of the nano base model that ships inside the package."""
-    return Path(str(files("aftershock") / "assets" / "nano"))
-
-
 def model_folder(source: str, context: Context) -> Path:
     """Return where a stage's weights come from: "base", an earlier stage of the run, a folder of one's own, or a model
     of the hub (`hub:ORG/NAME[@REVISION]`), which is downloaded once.
     """
-    if source == "base":
-        return shipped_base()
+    if source in SHIPPED:
+        return shipped_base(source)
     if source in context.recipe.stage:
         return context.run.stage(source, context.recipe.stage[source]).model_folder
     if source.startswith(HUB):

@@ -12,13 +12,13 @@ from aftershock import preflight
 from aftershock.disk import read_json
 from aftershock.models import build, save
 from aftershock.models.known import known_config
-from aftershock.pipeline import execute, shipped_base
+from aftershock.pipeline import execute
 from aftershock.pipeline.clean import clean, cleaners
 from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.data import DATA
 from aftershock.recipe import Recipe, SampleStage
 from aftershock.run import Run
-from aftershock.sources import HUB
+from aftershock.sources import HUB, SHIPPED, shipped_base
 from aftershock.tasks import Problem, Task, task
 from aftershock.text import Tokenizer
 from aftershock.track import Reporters
@@ -108,7 +108,7 @@ class _Workshop:
     def miniature(self) -> Recipe:
         """Return the recipe at toy size; it lies where the recipe does, so that task files are found."""
         content = self.recipe.content()
-        earlier: set[str] = {"base"}
+        earlier: set[str] = set(SHIPPED)
         for name, table in content["stage"].items():
             self._shrink(table, earlier)
             earlier.add(name)

@@ -16,7 +16,6 @@ from aftershock.errors import CheckpointError, RecipeError
 from aftershock.models import CausalLM, ModelConfig
 from aftershock.models.known import known_config
 from aftershock.own import nearest
-from aftershock.pipeline.context import shipped_base
 from aftershock.pipeline.sampling import CHUNK
 from aftershock.recipe import (
     DistillStage,
@@ -28,7 +27,7 @@ from aftershock.recipe import (
     SFTStage,
     Stage,
 )
-from aftershock.sources import HUB
+from aftershock.sources import HUB, SHIPPED, shipped_base
 from aftershock.table import columns
 
 Config = Mapping[str, Any]
@@ -140,7 +139,7 @@ def plan(recipe: Recipe, machine_name: str | None = None) -> Plan:
     given = {key: value for key in ("usd_per_hour", "watts") if (value := getattr(recipe.run, key)) is not None}
     machine = replace(_machine(machine_name), **given)
     needs = graph.inputs(recipe.content()["stage"])
-    configs: dict[str, Config | None] = {"base": read_json(shipped_base() / "config.json")}
+    configs: dict[str, Config | None] = {name: read_json(shipped_base(name) / "config.json") for name in SHIPPED}
     stages = []
     for name, stage in recipe.stage.items():
         configs[name] = config = _config(stage, recipe, configs)

@@ -31,7 +31,10 @@ KINDS = {
     "reward_model": "learning a reward",
 }
 LANGUAGES = {"en": "English", "zh": "Chinese"}
-SOURCES = {"base": "the nano base model that ships with aftershock"}
+SOURCES = {
+    "base": "the nano base model that ships with aftershock",
+    "road-base": "the nano base model for the whole road, which ships with aftershock",
+}
 
 
 def method(table: dict[str, Any]) -> list[str]:
