@@ -231,7 +231,7 @@ class DistillStage(_Table):
     kind: Literal["distill"]
     source: str = Field(..., alias="from")  # the student
     teacher: str  # an earlier stage, "base" or a model folder
-    divergence: Literal["forward_kl", "reverse_kl"] = "reverse_kl"
+    divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"  # the other collapsed here: docs/log.md
     on_policy: bool = True  # on the student's own completions of the tasks' problems [GKD]; else on `data`
     data: tuple[str, ...] = ()
     tasks: tuple[TaskTable, ...] = ()
