@@ -10,19 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from walk import walk
 
-from aftershock import toml
 from aftershock.errors import DataError, RecipeError
 from aftershock.models import Scorer, load
-from aftershock.pipeline import calibration, execute
+from aftershock.pipeline import calibration
 from aftershock.pipeline.calibration import Forecast
 from aftershock.pipeline.preference import CENTRE, read, sigmoid
 from aftershock.pipeline.reward_model import _parsed
 from aftershock.recipe import load_recipe
-from aftershock.run import Run
 from aftershock.sources import shipped_base
 from aftershock.text import Tokenizer
-from aftershock.track import make_reporter
 
 RECIPE = """
 [run]
@@ -53,19 +51,7 @@ def pairs(folder: Path, count: int = 90) -> None:
 
 def run(folder: Path, out: str, recipe: str = RECIPE, resume: bool = False, breaks: int | None = None) -> Path:
     (folder / "r.toml").write_text(recipe)
-    made = load_recipe(folder / "r.toml")
-    with Run.open(folder / out, made, toml.write(made.content()), resume) as opened:
-        reporter = make_reporter(None, folder / out, terminal=False)
-        if breaks is not None:
-            count = iter(range(breaks))
-
-            def step(*_):
-                if next(count, None) is None:
-                    raise KeyboardInterrupt
-
-            reporter.step = step
-        execute(made, opened, reporter)
-    return folder / out
+    return walk(folder / "r.toml", folder / out, resume, breaks)
 
 
 def evals(folder: Path) -> dict[str, dict]:

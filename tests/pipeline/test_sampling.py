@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from walk import walk
 
-from aftershock import toml
 from aftershock.errors import DataError, RecipeError
-from aftershock.pipeline import execute
 from aftershock.pipeline.clean import clean, cleaners, summarised
 from aftershock.recipe import load_recipe
-from aftershock.run import Run
 from aftershock.text.reasoning import answer_tag, split
-from aftershock.track import make_reporter
 from aftershock.verify.language import consistency
 
 RECIPE = """
@@ -51,19 +48,7 @@ def shout(row):
 def run(folder: Path, out: str, resume: bool = False, breaks: int | None = None) -> Path:
     (folder / "own.py").write_text(SHOUT)
     (folder / "recipe.toml").write_text(RECIPE)
-    read = load_recipe(folder / "recipe.toml")
-    with Run.open(folder / out, read, toml.write(read.content()), resume) as opened:
-        reporter = make_reporter(None, folder / out, terminal=False)
-        if breaks is not None:
-            steps = iter(range(breaks))
-
-            def step(*_):
-                if next(steps, None) is None:
-                    raise KeyboardInterrupt
-
-            reporter.step = step
-        execute(read, opened, reporter)
-    return folder / out
+    return walk(folder / "recipe.toml", folder / out, resume, breaks)
 
 
 @pytest.mark.slow

@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from walk import walk
 
-from aftershock import toml
 from aftershock.errors import DataError
 from aftershock.models import load
-from aftershock.pipeline import data, execute
+from aftershock.pipeline import data
 from aftershock.pipeline.data import Example, encode
 from aftershock.pipeline.sft import Patience
-from aftershock.recipe import load_recipe
-from aftershock.run import Run
 from aftershock.sources import shipped_base
 from aftershock.tasks import task
 from aftershock.text import Tokenizer
-from aftershock.track import make_reporter
 
 RECIPE = """
 [run]
@@ -53,19 +50,7 @@ def own_data(folder: Path, count: int = 80) -> None:
 
 def run(folder: Path, out: str, recipe: str = RECIPE, resume: bool = False, breaks: int | None = None) -> Path:
     (folder / "sft.toml").write_text(recipe)
-    read = load_recipe(folder / "sft.toml")
-    with Run.open(folder / out, read, toml.write(read.content()), resume) as opened:
-        reporter = make_reporter(None, folder / out, terminal=False)
-        if breaks is not None:
-            count = iter(range(breaks))
-
-            def step(*_):
-                if next(count, None) is None:
-                    raise KeyboardInterrupt
-
-            reporter.step = step
-        execute(read, opened, reporter)
-    return folder / out
+    return walk(folder / "sft.toml", folder / out, resume, breaks)
 
 
 def losses(folder: Path) -> list[float]:

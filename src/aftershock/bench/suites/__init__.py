@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from aftershock import tasks
 from aftershock.bench.suite import Suite
 from aftershock.errors import BenchError
 from aftershock.own import nearest, own_class
@@ -25,9 +26,9 @@ _FILED = {
     "cruxeval-i": "cruxeval:CruxInput",
     "cruxeval-o": "cruxeval:CruxOutput",
 }
-_GENERATED = ("arithmetic", "countdown", "remainders")
 GROUPS = {
-    "generated": _GENERATED,
+    "generated": ("arithmetic", "countdown", "remainders"),  # what the shipped base was made for
+    "ours": tuple(tasks.names()),
     "math": ("gsm8k", "math500", "aime24", "aime25"),
     "code": ("humaneval", "humaneval+", "mbpp", "mbpp+", "livecodebench", "cruxeval-i", "cruxeval-o"),
     "cruxeval": ("cruxeval-i", "cruxeval-o"),
@@ -38,11 +39,11 @@ _GYM = "gym"
 
 def names() -> list[str]:
     """Return the names of all suites but reasoning-gym's and users' own."""
-    return [*_FILED, *_GENERATED]
+    return [*_FILED, *GROUPS["ours"]]
 
 
 def expand(asked: Sequence[str]) -> list[str]:
-    """Return names with each group's members in its place, none twice: `generated gym math code cruxeval r1`."""
+    """Return names with each group's members in its place, none twice: `generated ours gym math code cruxeval r1`."""
     members = (_gym() if name == _GYM else GROUPS.get(name, (name,)) for name in asked)
     return list(dict.fromkeys(name for group in members for name in group))
 
@@ -58,7 +59,7 @@ def find(name: str, data: Path | None = None) -> Suite:
     if ".py:" in name:
         return _own(name, data)
     suite: Suite
-    if stem in _GENERATED or stem.startswith(f"{_GYM}:"):
+    if stem in GROUPS["ours"] or stem.startswith(f"{_GYM}:"):
         from aftershock.bench.suites.generated import TaskSuite
 
         suite = TaskSuite(stem, option)
