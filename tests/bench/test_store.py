@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aftershock.bench.store import ROWS, Store, differences, folder_name, read
@@ -51,6 +51,8 @@ def test_a_torn_row_is_dropped_and_failed_ones_are_asked_again(tmp_path):
 
 @settings(max_examples=30, deadline=None)
 @given(cut=st.integers(0, 10_000), long=st.integers(0, 200_000))
+@example(cut=357, long=0)  # within a character
+@example(cut=358, long=0)
 def test_wherever_a_kill_cuts_what_is_left_is_whole_rows(tmp_path_factory, cut, long):
     folder = tmp_path_factory.mktemp("bench")
     with Store(folder, header(), QUESTIONS) as store:

@@ -92,12 +92,12 @@ def _values(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the values of a file of JSON lines; what stands after the last line's end was torn and is left out."""
     if not path.is_file():
         return
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, "rb") as file:  # a kill may cut within a character, so only whole lines are decoded
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                yield json.loads(line.decode())
             except ValueError as error:
                 raise BenchError(
                     f"{path}, line {number} is no JSON ({error}): delete that line and run again"
