@@ -120,6 +120,7 @@ class PretrainStage(_Table):
     tokens_per_step: int = Field(16384, ge=64)
     thorough: float = Field(0.0, ge=0, le=1)  # share of traces that take no short cut; the rest are the base's own mix
     foreign: float = Field(0.0, ge=0, le=1)  # share of traces written as if asked in another of the task's languages
+    readable: float = Field(0.0, ge=0, le=1)  # share of traces in the readable form: a step a line, then a summary
     optim: OptimTable = OptimTable()
     eval: EvalTable = EvalTable()
     max_tokens: int = Field(256, ge=1)  # of an evaluation's completion

@@ -9,7 +9,7 @@ from aftershock.pipeline.corpus import Corpus, documents, draw_problems, pack_tr
 from aftershock.tasks import task
 from aftershock.text import train_tokenizer, zero_prompt
 from aftershock.text.reasoning import split
-from aftershock.verify.language import consistency
+from aftershock.verify.language import consistency, readable
 
 TASKS = [task(name, 1, ("en", "zh")) for name in ("countdown", "arithmetic", "remainders")]
 WEIGHTS = [2.0, 1.0, 1.0]
@@ -109,6 +109,15 @@ def test_a_share_of_traces_can_be_in_another_language():
 
     assert share(0.0) < 0.2
     assert 0.35 < share(0.4) < 0.55
+
+
+def test_a_share_of_traces_can_be_readable():
+    def share(wanted):
+        pairs = list(texts(Corpus(TASKS, WEIGHTS, thorough=1.0, readable=wanted), 400, "mix"))
+        return sum(readable(c, "en" if q.isascii() else "zh") for q, c in pairs) / len(pairs)
+
+    assert share(0.0) < 0.05
+    assert 0.2 < share(0.4) < 0.45
 
 
 def test_a_task_without_traces_cannot_be_pretrained_on():

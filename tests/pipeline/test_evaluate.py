@@ -42,6 +42,8 @@ def test_values_by_hand():
     assert value(found, "a", "check_or_retry_rate").value == 1.0
     assert value(found, "b", "check_or_retry_rate").value == 0.0
     assert value(found, "b", "switch_rate").value == 1.0
+    assert value(found, "b", "language_consistency").value == pytest.approx(1 / 3)
+    assert value(found, "a", "readable_rate").value == 0.0  # no sentence leads to the answer
     whole = value(found, "all", "pass@1")
     assert (whole.n, whole.k, whole.seed, whole.when) == (2, 4, 7, "before")
     assert whole.low <= whole.value <= whole.high
@@ -54,6 +56,14 @@ def test_the_unverifiable_are_neither_right_nor_wrong():
 
 def test_one_suite_has_no_pooled_double():
     assert {m.suite for m in measure([judged("a", [("right", "2")])], "after", 0)} == {"a"}
+
+
+def test_consistency_is_of_reasonings_with_words():
+    found = measure([judged("a", [("right", "2")]), judged("b", [("right", "2")], "看")], "after", 0)
+    assert [(m.suite, m.n, m.value) for m in found if m.metric == "language_consistency"] == [
+        ("b", 1, 0.0),
+        ("all", 1, 0.0),
+    ]
 
 
 def test_heldout_problems_are_held_out_and_distinct():

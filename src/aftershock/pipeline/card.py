@@ -36,7 +36,9 @@ Made by `aftershock run` from a recipe with seed {seed}; weights' SHA-256 `{dige
 {rows}
 
 `check_or_retry_rate` is the share of completions whose reasoning checks or retries, counted by rule; `switch_rate` the
-share whose reasoning changes between English and Chinese.
+share whose reasoning changes between English and Chinese; `language_consistency` the share of a reasoning's words that
+are in the question's language, over those that have words; `readable_rate` the share of completions in one language,
+with a sentence that leads from the reasoning to the answer.
 
 ## Limits
 It knows these families of problems and nothing else; asked anything other, it writes nonsense in their form.

@@ -13,14 +13,12 @@ from aftershock.errors import DataError
 from aftershock.own import nearest, own_module
 from aftershock.tasks.phrases import PHRASES
 from aftershock.text.reasoning import answer_tag
-from aftershock.verify.language import consistency
+from aftershock.verify.language import consistency, run_on
 
 Row = Mapping[str, Any]
 Cleaner = Callable[[Row], str | None]
 
 _RELATIVE = "its path is relative to the recipe"
-LONGEST_PARAGRAPH = 2000  # characters without an empty line; past that it is a run-on
-_PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 _STEP_END = re.compile(r";\s*")
 _GUESSES = {phrases.guess.strip() for phrases in PHRASES.values()}
 # How a summary leads to the answer, in English and Chinese; None stands for every other task.
@@ -45,9 +43,8 @@ def no_code_block(row: Row) -> str | None:
 
 
 def short_paragraphs(row: Row) -> str | None:
-    """Drop reasoning with a paragraph of more than LONGEST_PARAGRAPH characters."""
-    paragraphs = _PARAGRAPH_BREAK.split(row["reasoning"])
-    return row["text"] if max(map(len, paragraphs)) <= LONGEST_PARAGRAPH else None
+    """Drop reasoning with a run-on paragraph."""
+    return None if run_on(row["reasoning"]) else row["text"]
 
 
 def summarised(row: Row) -> str | None:

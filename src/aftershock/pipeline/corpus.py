@@ -8,14 +8,17 @@ from typing import NamedTuple
 from aftershock.address import generator
 from aftershock.errors import RecipeError
 from aftershock.learn import Batch, pack_documents
+from aftershock.pipeline.clean import summarised
 from aftershock.tasks import Problem, Split, Style, Task
 from aftershock.text import Tokenizer, zero_prompt
+from aftershock.text import split as split_reasoning
 
 
 @dataclass(frozen=True)
 class Corpus:
     """What a corpus is drawn from: tasks with their weights, the share of traces that are thorough, by task the share
-    of the others that are guesses over those of the task's own mix, and the share that another language is used in.
+    of the others that are guesses over those of the task's own mix, the share that another language is used in, and
+    the share rewritten a step a line with a summary, as `clean.summarised` does.
     """
 
     tasks: Sequence[Task]
@@ -23,6 +26,7 @@ class Corpus:
     thorough: float = 0.0
     guesses: Mapping[str, float] = field(default_factory=dict)
     foreign: float = 0.0
+    readable: float = 0.0
 
     def style(self, task: Task, rng: random.Random) -> Style:
         """Draw the style of one trace of a task."""
@@ -37,6 +41,14 @@ class Corpus:
         if others and self.foreign and rng.random() < self.foreign:
             return replace(problem, language=rng.choice(others))
         return problem
+
+    def written(self, task: Task, problem: Problem, completion: str, rng: random.Random) -> str:
+        """Return a trace as it is written down: now and then in the readable form, where it has one."""
+        if not self.readable or rng.random() >= self.readable:
+            return completion
+        parts = split_reasoning(completion, prefilled=True)
+        row = {"task": task.name, "language": problem.language, "reasoning": parts.reasoning, "answer": parts.answer}
+        return summarised(row) or completion
 
 
 class Document(NamedTuple):
@@ -75,7 +87,8 @@ def texts(corpus: Corpus, count: int, *address: int | str, split: Split = "train
     for number, (task, problem) in enumerate(drawn):
         rng = generator(*address, number, "trace")
         style = corpus.style(task, rng)
-        yield problem.prompt, trace(task, corpus.heard(task, problem, rng), rng, style)
+        heard = corpus.heard(task, problem, rng)
+        yield problem.prompt, corpus.written(task, heard, trace(task, heard, rng, style), rng)
 
 
 def documents(

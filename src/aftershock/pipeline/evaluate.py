@@ -11,6 +11,7 @@ from aftershock.text import Tokenizer, prompt_for
 from aftershock.text.behaviour import behaviour
 from aftershock.text.template import BOS
 from aftershock.verify.judge import Judge
+from aftershock.verify.language import consistency, readable, worded
 from aftershock.verify.verdict import Reward
 
 
@@ -91,6 +92,8 @@ def _measure_suite(suite: str, judged: Sequence[Judged], when: str, seed: int) -
         "mean_tokens": [[float(len(c.tokens)) for c in one.completions] for one in judged],
         "check_or_retry_rate": [_flags(one, "checks_or_retries") for one in judged],
         "switch_rate": [_flags(one, "switches") for one in judged],
+        "language_consistency": [shares for one in judged if (shares := consistencies(one))],
+        "readable_rate": [[float(readable(c.text, one.problem.language)) for c in one.completions] for one in judged],
         "quality": [list(one.quality) for one in judged if one.quality],
     }
     if k > 1:
@@ -110,6 +113,11 @@ def _measurement(suite: str, metric: str, when: str, interval: Interval, n: int,
 
 def _flags(one: Judged, name: str) -> list[float]:
     return [float(bool(getattr(behaviour(c.reasoning), name))) for c in one.completions]
+
+
+def consistencies(one: Judged) -> list[float]:
+    """Return the language consistency of every reasoning that has words at all."""
+    return [consistency(c.reasoning, one.problem.language) for c in one.completions if worded(c.reasoning)]
 
 
 def _majority(one: Judged, k: int) -> float:

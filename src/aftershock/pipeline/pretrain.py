@@ -24,7 +24,8 @@ def run(stage: PretrainStage, context: Context) -> list[dict]:
     context.begin(stage.steps)
     tasks = build_tasks(stage.tasks, context)
     guesses = {task.name: table.guesses for task, table in zip(tasks, stage.tasks)}
-    corpus = Corpus(tasks, [table.weight for table in stage.tasks], stage.thorough, guesses, stage.foreign)
+    weights = [table.weight for table in stage.tasks]
+    corpus = Corpus(tasks, weights, stage.thorough, guesses, stage.foreign, stage.readable)
     tokenizer, model = _start(stage, context, corpus)
     _train(stage, context, model, corpus, tokenizer)
     save(model, context.folder.model_folder, tokenizer=tokenizer)

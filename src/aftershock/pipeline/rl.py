@@ -15,7 +15,7 @@ from aftershock.learn import Learner, Sample, group_advantages, pack, split
 from aftershock.models import load, save
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
-from aftershock.pipeline.evaluate import Judged, heldout, measure, rows, sample
+from aftershock.pipeline.evaluate import Judged, consistencies, heldout, measure, rows, sample
 from aftershock.pipeline.exam import examine
 from aftershock.pipeline.preference import Preference
 from aftershock.recipe import PreferenceTable, RLStage
@@ -176,6 +176,7 @@ def _describe(judged: Sequence[Judged], preferences: Sequence[PreferenceTable]) 
         "checks": _mean(one.checks for one in done),
         "retries": _mean(one.retries for one in done),
         "switch_rate": _mean(one.switches > 0 for one in done),
+        "language_consistency": _mean(share for one in judged for share in consistencies(one)),
     }
     for part in dict.fromkeys(part for reward in counted for part in reward.parts):
         metrics[f"reward/{part}"] = _mean(r.parts[part] for r in counted if part in r.parts)

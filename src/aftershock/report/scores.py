@@ -15,6 +15,8 @@ LABELS = {
     "mean_tokens": "mean length, tokens",
     "check_or_retry_rate": "checks or retries",
     "switch_rate": "changes language",
+    "language_consistency": "words of the reasoning in the question's language",
+    "readable_rate": "easy to read: one language, a summary, nothing that runs on",
     "quality": "true quality, hidden from the reward",
     "accuracy": "preferences told right",
     "calibration_error": "expected calibration error",
