@@ -58,3 +58,11 @@ def test_tasks_and_models_that_will_not_do_are_refused(fresh, override, words):
 
 def test_keys_that_only_hugging_face_reads_are_let_through(fresh):
     preflight.check(load_recipe(fresh))
+
+
+def test_open_tasks_cannot_be_sampled_from_as_their_hidden_check_would_choose(tmp_path):
+    path = tmp_path / "open.toml"
+    tasks = "".join(f'[[stage.more.tasks]]\nname = "{name}"\n' for name in ("countdown", "help"))
+    path.write_text(f'[run]\nname = "x"\n[stage.more]\nkind = "sample"\nproblems = 4\n{tasks}')
+    with pytest.raises(RecipeError, match=r"^stage\.more\.tasks\.1: help is open: .* data of the sft stage instead$"):
+        preflight.check(load_recipe(path))

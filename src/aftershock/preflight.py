@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from aftershock.errors import AftershockError, RecipeError
 from aftershock.models import ModelConfig
-from aftershock.recipe import PretrainStage, Recipe, RLStage, Stage
+from aftershock.recipe import PretrainStage, Recipe, RLStage, SampleStage, Stage
 from aftershock.recipe_rules import nearest
 from aftershock.tasks import Task, task
 
@@ -27,6 +27,13 @@ def _tasks(stage: Stage, recipe: Recipe) -> Iterator[str]:
             made.append(task(table.name, table.difficulty, table.languages, base=recipe.folder))
         except AftershockError as error:
             yield f"tasks.{index}: {error}"
+            continue
+        if isinstance(stage, SampleStage) and made[-1].open:
+            yield (
+                f"tasks.{index}: {table.name} is open: no rule says which completions to keep, and its check, which "
+                "serves measuring alone, may not; leave it out, and name a file of good answers in the data of the "
+                "sft stage instead"
+            )
     if isinstance(stage, RLStage) and len(made) == len(stage.tasks):
         yield from _open_tasks(stage, made)
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from aftershock.errors import RecipeError
 from aftershock.pipeline.corpus import Corpus, documents, draw_problems, pack_traces, texts
+from aftershock.pipeline.evaluate import prompt_tokens
 from aftershock.tasks import task
-from aftershock.text import train_tokenizer, zero_prompt
+from aftershock.text import prompt_for, train_tokenizer, zero_prompt
 from aftershock.text.reasoning import split
 from aftershock.verify.language import consistency, readable
 
@@ -41,6 +42,14 @@ def test_documents_end_with_the_end_token_and_differ_by_step(tokenizer):
     assert all(tokens[0] == tokenizer.bos and tokens[-1] == tokenizer.eos for tokens, _ in found)
     sizes = [len(tokens) for tokens, _ in found]
     assert 3000 <= sum(sizes) < 3000 + max(sizes)
+
+
+@pytest.mark.parametrize("form", ["zero", "paper", "chat"])
+def test_documents_ask_in_the_form_that_the_tokenizer_s_model_was_taught(tokenizer, form):
+    taught = tokenizer.with_template(form)
+    tokens, prompt = documents(CORPUS, taught, 1, 0, "base")[0]
+    question, _ = next(texts(CORPUS, 1, 0, "base", 0))
+    assert tokens[:prompt] == prompt_tokens(taught, question) == tokenizer.encode(prompt_for(form, question))
 
 
 def test_what_a_stage_is_validated_on_is_held_out():

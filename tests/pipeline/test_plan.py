@@ -146,6 +146,17 @@ def test_parameters_and_weights_are_those_of_the_model_that_will_be_built(recipe
     assert stage.parameters == sum(p.numel() for p in build({"vocab_size": 300, **DENSE}, seed=0).parameters())
 
 
+@pytest.mark.parametrize(("owner", "size"), [("base", 431), ("road-base", 768), ("hub:Qwen/Qwen2.5-7B", 152064)])
+def test_a_new_model_s_vocabulary_is_that_of_the_tokenizer_it_takes(recipe, owner, size):
+    model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DENSE.items())
+    text = f'[stage.new]\nkind = "pretrain"\ntokenizer = "{owner}"\nsteps = 2\n[stage.new.model]\n{model}\n'
+    again = text.replace("stage.new", "stage.next").replace(owner, "new")  # an earlier stage's
+    tasks = '[[stage.{}.tasks]]\nname = "countdown"\n'
+    found = plans.plan(recipe(text + tasks.format("new") + again + tasks.format("next"))).stages
+    wanted = sum(p.numel() for p in build({"vocab_size": size, **DENSE}, seed=0).parameters())
+    assert [stage.parameters for stage in found] == [wanted, wanted]
+
+
 def test_a_model_of_unknown_shape_is_said_to_be_unknown(recipe):
     stage = plans.plan(recipe(RL.format(source="hub:someone/else", more=""))).stages[0]
     assert stage.parameters is stage.memory_gb is None

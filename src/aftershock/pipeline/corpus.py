@@ -9,8 +9,9 @@ from aftershock.address import generator
 from aftershock.errors import RecipeError
 from aftershock.learn import Batch, pack_documents
 from aftershock.pipeline.clean import summarised
+from aftershock.pipeline.evaluate import prompt_tokens
 from aftershock.tasks import Problem, Split, Style, Task
-from aftershock.text import Tokenizer, zero_prompt
+from aftershock.text import Tokenizer
 from aftershock.text import split as split_reasoning
 
 
@@ -94,14 +95,14 @@ def texts(corpus: Corpus, count: int, *address: int | str, split: Split = "train
 def documents(
     corpus: Corpus, tokenizer: Tokenizer, tokens: int, *address: int | str, split: Split = "train"
 ) -> list[Document]:
-    """Return documents of about `tokens` tokens altogether at an address."""
+    """Return documents of about `tokens` tokens altogether at an address, prompts in the tokenizer's taught form."""
     found: list[Document] = []
     size, part = 0, 0
     while size < tokens:
         for question, completion in texts(corpus, 32, *address, part, split=split):
             if size >= tokens:
                 break
-            prompt = tokenizer.encode(zero_prompt(question))
+            prompt = prompt_tokens(tokenizer, question)
             found.append(Document([*prompt, *tokenizer.encode(completion), tokenizer.eos], len(prompt)))
             size += len(found[-1].tokens)
         part += 1

@@ -18,6 +18,7 @@ from aftershock.models.known import known_config
 from aftershock.own import nearest
 from aftershock.pipeline.sampling import CHUNK
 from aftershock.recipe import (
+    BenchStage,
     DistillStage,
     PretrainStage,
     Recipe,
@@ -162,7 +163,13 @@ def _machine(name: str | None) -> Hardware:
 def _config(stage: Stage, recipe: Recipe, known: Mapping[str, Config | None]) -> Config | None:
     """Return the config.json that a stage's model will have, None where nothing here says it."""
     if isinstance(stage, PretrainStage) and stage.model:
-        return ModelConfig.from_dict({"vocab_size": stage.vocab_size, **stage.model.model_dump()}).to_dict()
+        size = stage.vocab_size
+        if stage.tokenizer:  # its owner's rows: a few more than its tokens, where they were rounded up
+            owner = _source_config(stage.tokenizer, recipe, known)
+            if owner is None:
+                return None
+            size = owner["vocab_size"]
+        return ModelConfig.from_dict({**stage.model.model_dump(), "vocab_size": size}).to_dict()
     return _source_config(stage.source or "", recipe, known)
 
 
