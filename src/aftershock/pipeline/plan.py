@@ -18,7 +18,6 @@ from aftershock.models.known import known_config
 from aftershock.own import nearest
 from aftershock.pipeline.sampling import CHUNK
 from aftershock.recipe import (
-    BenchStage,
     DistillStage,
     PretrainStage,
     Recipe,
