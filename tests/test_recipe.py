@@ -216,6 +216,106 @@ def test_fingerprint_follows_content_and_stage_order_only(tmp_path):
     assert fingerprint(load_recipe(write(tmp_path, two))) != fingerprint(load_recipe(write(tmp_path, swapped)))
 
 
+def extending(tmp_path, text, under=GOOD):
+    """A recipe in a/ that extends one in b/, and the path of the former."""
+    (tmp_path / "a").mkdir(exist_ok=True)
+    (tmp_path / "b").mkdir(exist_ok=True)
+    write(tmp_path / "b", under)
+    return write(tmp_path / "a", text)
+
+
+def test_a_recipe_over_another_wins_key_by_key_and_adds_stages_at_the_end(tmp_path):
+    late = '[stage.late]\nkind = "rl"\nfrom = "zero"\nsteps = 3\n[[stage.late.tasks]]\nname = "countdown"\n'
+    text = f'extends = "../b/recipe.toml"\n[run]\nname = "more"\nseeds = [0, 2]\n{late}[stage.zero]\nsteps = 9\n'
+    text += '[[stage.zero.tasks]]\nname = "arithmetic"\n'
+    recipe = load_recipe(extending(tmp_path, text), ["stage.first.steps=7"])
+    plain = load_recipe(tmp_path / "b/recipe.toml")
+    assert (recipe.run.name, recipe.run.seed, recipe.run.seeds) == ("more", plain.run.seed, (0, 2))
+    assert list(recipe.stage) == ["first", "zero", "late"]
+    assert recipe.stage["zero"].steps == 9
+    assert recipe.stage["zero"].loss == plain.stage["zero"].loss
+    assert [task.name for task in recipe.stage["zero"].tasks] == ["arithmetic"]
+    assert recipe.stage["first"].steps == 7
+    assert recipe.folder == tmp_path / "a"
+
+
+def test_paths_of_an_extended_recipe_lie_beside_it(tmp_path):
+    under = GOOD.replace('from = "first"', 'from = "weights"') + (
+        '[stage.tuned]\nkind = "sft"\nfrom = "zero"\ndata = ["rows.jsonl", "hub:org/rows", "gone.jsonl"]\n'
+        '[[stage.tuned.tasks]]\nname = "mine.py:Mine"\n[[stage.tuned.tasks]]\nname = "dataset:rows.jsonl"\n'
+        '[[stage.tuned.tasks]]\nname = "countdown"\n'
+    )
+    path = extending(tmp_path, 'extends = "../b/recipe.toml"\n', under)
+    for name in ("weights", "zero", "countdown"):  # the last two are names first, whatever lies there
+        (tmp_path / "b" / name).mkdir()
+        (tmp_path / "b" / name / "config.json").write_text("{}")
+    for name in ("rows.jsonl", "mine.py"):
+        (tmp_path / "b" / name).touch()
+        (tmp_path / "a" / name).touch()
+    recipe = load_recipe(path)
+    assert recipe.stage["zero"].source == "../b/weights"
+    assert recipe.stage["tuned"].source == "zero"
+    assert recipe.stage["tuned"].data == ("../b/rows.jsonl", "hub:org/rows", "gone.jsonl")
+    assert recipe.locate(recipe.stage["tuned"].data[0]).samefile(tmp_path / "b/rows.jsonl")
+    names = [task.name for task in recipe.stage["tuned"].tasks]
+    assert names == ["../b/mine.py:Mine", "dataset:../b/rows.jsonl", "countdown"]
+
+
+def test_extending_a_recipe_with_another_name_in_the_same_folder_changes_no_path(tmp_path):
+    write(tmp_path, GOOD.replace('from = "first"', 'from = "weights"'))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/config.json").write_text("{}")
+    middle, top = tmp_path / "middle.toml", tmp_path / "top.toml"
+    middle.write_text('extends = "recipe.toml"\n')
+    top.write_text('extends = "middle.toml"\n')
+    assert load_recipe(top) == load_recipe(middle) == load_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_fault_is_told_with_the_file_it_stands_in(tmp_path):
+    under = GOOD.replace("steps = 40", 'steps = "40"').replace('name = "', 'nam = "', 1)
+    path = extending(
+        tmp_path, 'extends = "../b/recipe.toml"\n[run]\nseeds = [1, 1]\n[stage.zero.optim]\nlr = -1\n', under
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ["stage.first.steps=-2"])
+    below = f"{tmp_path}/a/../b/recipe.toml"
+    told = str(caught.value)
+    for line in (
+        f"{path}: --set stage.first.steps = -2: ",
+        f'{below}: stage.zero.steps = "40": ',
+        f"{path}: stage.zero.optim.lr = -1: ",
+        f"{below}: run.nam = ",
+        f"{path}: run.name: missing",
+    ):
+        assert line in told
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ('"gone.toml"', "there is no file {tmp}/gone.toml; the path is relative to the file it stands in"),
+        ("3", "extends = 3: should be the path of another recipe"),
+        ('"recipe.toml"', "leads back to {tmp}/recipe.toml; break the loop"),
+        ('"round.toml"', '{tmp}/round.toml: extends = "recipe.toml": leads back to {tmp}/recipe.toml; break the loop'),
+    ],
+)
+def test_an_extended_recipe_that_is_not_there_or_leads_back_is_refused(tmp_path, line, wanted):
+    (tmp_path / "round.toml").write_text('extends = "recipe.toml"\n')
+    assert wanted.format(tmp=tmp_path) in fault(tmp_path, f"extends = {line}\n{GOOD}")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "wanted"),
+    [
+        ("[0, 1, 0]", "run.seeds.2 = 0: stands there already"),
+        ("[-1]", "run.seeds.0 = -1: should be greater than or equal to 0"),
+        ("3", "run.seeds = 3: should be a valid"),
+    ],
+)
+def test_seeds_are_different_numbers(tmp_path, seeds, wanted):
+    assert wanted in fault(tmp_path, GOOD, f"run.seeds={seeds}")
+
+
 KEYS = sorted({field.alias or name for kind in STAGE_KINDS.values() for name, field in kind.model_fields.items()})
 
 

@@ -17,6 +17,7 @@ class RunTable(_Table):
 
     name: str
     seed: int = Field(0, ge=0)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # each a run of its own in OUT/seed-N; `seed` is then unread
     description: str = ""
     usd_per_hour: float | None = Field(None, ge=0)  # what this machine costs; None takes the hardware table's price
     watts: float | None = Field(None, gt=0)  # what this machine draws; None takes the hardware table's figure
@@ -292,7 +293,7 @@ def fingerprint(recipe: Recipe) -> str:
 
 
 def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
-    """Read a TOML file, apply `--set` overrides (`stage.zero.steps=40`) and check the whole before anything runs.
+    """Read a TOML file and those it extends, apply `--set` overrides (`stage.zero.steps=40`) and check the whole.
 
     RecipeError names the file, each key at fault, its value, what was wanted and the nearest right name; all faults
     of a file are in one message.

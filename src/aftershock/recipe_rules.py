@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from aftershock import toml
+from aftershock import extends, toml
 from aftershock.errors import RecipeError
+from aftershock.extends import Written
 from aftershock.recipe import (
     DistillStage,
     PretrainStage,
@@ -41,16 +42,18 @@ Fault = tuple[toml.Key, str]  # the key at fault, and what is wrong with it
 
 def checked(path: Path, overrides: list[str]) -> Recipe:
     """Return the recipe in `path` under `overrides`; RecipeError lists every fault."""
-    tables = toml.read(path)
+    written = extends.read(path)
+    tables = written.tables
     said = _apply(tables, overrides, path)
     run, faults = _parse(RunTable, tables.get("run", {}), ("run",))
+    faults += _seed_faults(run)
     stages: dict[str, Any] = {}
     for name, table in _stage_tables(tables).items():
         stages[name], found = _parse_stage(name, table)
         faults += found
     faults += [*_top_faults(tables), *_order_faults(stages, path.resolve().parent)]
     if faults:
-        raise RecipeError("\n".join(_line(path, said, tables, fault) for fault in faults))
+        raise RecipeError("\n".join(_line(written, said, fault) for fault in faults))
     return Recipe(run=run, stage=stages)
 
 
@@ -157,16 +160,12 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f', did you mean "{found[0]}"?' if found else "."
 
 
-def _line(path: Path, said: set[str], tables: dict[str, Any], fault: Fault) -> str:
+def _line(written: Written, said: set[str], fault: Fault) -> str:
     key, text = fault
-    value: Any = tables
-    for part in key:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            value = None
+    value = extends.at(written.tables, key)
     shown = "" if value is None or isinstance(value, dict) else f" = {toml.literal(value)}"
     set_by = "--set " if toml.dotted(key) in said else ""
+    path = written.files[0][0] if set_by else written.place(key)
     return f"{path}: {set_by}{toml.dotted(key)}{shown}: {text}"
 
 
@@ -178,6 +177,12 @@ def _top_faults(tables: dict[str, Any]) -> Iterator[Fault]:
         yield ("stage",), "should be tables [stage.NAME]"
     elif not tables.get("stage"):
         yield ("stage",), 'there is no stage; add one, such as [stage.zero] with kind = "rl"'
+
+
+def _seed_faults(run: RunTable | None) -> Iterator[Fault]:
+    for index, seed in enumerate(run.seeds if run else ()):
+        if run and seed in run.seeds[:index]:
+            yield ("run", "seeds", index), "stands there already; each seed is run once"
 
 
 def _order_faults(stages: dict[str, Any], folder: Path) -> Iterator[Fault]:
