@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -29,9 +30,11 @@ SPARK_WIDTH = 10
 PACE_STEPS = 10  # the last steps whose mean pace gives the time left
 
 
-class Reporter(Protocol):
-    """What the pipeline tells while it works. Steps count from 1; `metrics` are a row of `metrics.jsonl`, `timings` of
-    `timings.jsonl` (`seconds`, `tokens_per_second`, `usd`, `kwh`: each of this step alone)."""
+class Reporter:
+    """What the pipeline tells while it works; this one takes everything and says nothing, and others override what
+    concerns them. Steps count from 1; `metrics` are a row of `metrics.jsonl`, `timings` of `timings.jsonl` (`seconds`,
+    `tokens_per_second`, `usd`, `kwh`: each of this step alone).
+    """
 
     def start(self, stage_name: str, kind: str, total_steps: int, facts: Mapping[str, object]) -> None:
         """A stage begins (or goes on, after a resume); `facts` (model, seed, n) are shown as they are."""
@@ -55,53 +58,17 @@ class Reporter(Protocol):
         """Nothing more will come, whether the run ended well or not."""
 
 
-class _Silent:
-    """A reporter that takes everything and says nothing; the others override what concerns them."""
-
-    def start(self, stage_name: str, kind: str, total_steps: int, facts: Mapping[str, object]) -> None: ...
-    def step(self, step: int, metrics: Metrics, timings: Metrics) -> None: ...
-    def note(self, text: str) -> None: ...
-    def progress(self, text: str, done: int, total: int) -> None: ...
-    def alarm(self, text: str) -> None: ...
-    def finish(self, stage_name: str, summary: Mapping[str, Any]) -> None: ...
-    def close(self) -> None: ...
-
-
-class Reporters:
+class Reporters(Reporter):
     """Several reporters as one. `close` closes every one, even where another's fails, then raises the first failure."""
 
     def __init__(self, reporters: Iterable[Reporter]) -> None:
         self.reporters = tuple(reporters)
+        for name in ("start", "step", "note", "progress", "alarm", "finish"):
+            setattr(self, name, partial(self._pass_on, name))
 
-    def start(self, stage_name: str, kind: str, total_steps: int, facts: Mapping[str, object]) -> None:
-        """Pass on."""
+    def _pass_on(self, name: str, *told: Any) -> None:
         for reporter in self.reporters:
-            reporter.start(stage_name, kind, total_steps, facts)
-
-    def step(self, step: int, metrics: Metrics, timings: Metrics) -> None:
-        """Pass on."""
-        for reporter in self.reporters:
-            reporter.step(step, metrics, timings)
-
-    def note(self, text: str) -> None:
-        """Pass on."""
-        for reporter in self.reporters:
-            reporter.note(text)
-
-    def progress(self, text: str, done: int, total: int) -> None:
-        """Pass on."""
-        for reporter in self.reporters:
-            reporter.progress(text, done, total)
-
-    def alarm(self, text: str) -> None:
-        """Pass on."""
-        for reporter in self.reporters:
-            reporter.alarm(text)
-
-    def finish(self, stage_name: str, summary: Mapping[str, Any]) -> None:
-        """Pass on."""
-        for reporter in self.reporters:
-            reporter.finish(stage_name, summary)
+            getattr(reporter, name)(*told)
 
     def close(self) -> None:
         """Pass on, in reverse order."""
@@ -260,7 +227,7 @@ def _score(score: Mapping[str, Any]) -> str:
 # --- terminal ---------------------------------------------------------------------------------------------------------
 
 
-class PlainReporter(_Silent):
+class PlainReporter(Reporter):
     """One line a step on a stream that isn't a terminal (stderr unless told)."""
 
     def __init__(self, stream: TextIO | None = None, spent_usd: float = 0.0) -> None:
@@ -316,7 +283,7 @@ def _facts(facts: Mapping[str, object]) -> list[str]:
     return [f"{name} {value}" for name, value in facts.items() if value is not None]
 
 
-class LiveReporter(_Silent):
+class LiveReporter(Reporter):
     """A panel on stderr that renews itself; notes, alarms and finished stages scroll above it. Fits 80 columns."""
 
     def __init__(self, console: Console | None = None, spent_usd: float = 0.0) -> None:
@@ -470,7 +437,7 @@ TRACKERS: Mapping[str, tuple[str, str, Callable[[Path, Any], _Sink]]] = {  # nam
 }
 
 
-class TrackReporter(_Silent):
+class TrackReporter(Reporter):
     """Sends every step's metrics and timings to a tracker; the library is imported here and nowhere else.
 
     Raises AftershockError for an unknown name or a missing library, naming the extra to install.
