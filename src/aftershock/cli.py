@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aftershock import __version__
 from aftershock.errors import AftershockError
+
+if TYPE_CHECKING:
+    from aftershock.recipe import Recipe
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 SUITES = ",(?![a-z]{2}(?:,|$))"  # what parts suites; the comma in countdown@3/zh,en parts languages
@@ -103,6 +106,7 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Say what it will take, and run nothing.")] = False,
     on: Annotated[str | None, typer.Option(metavar="GPU", help="Plan for this one, such as H100-SXM.")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Try every stage in miniature; nothing is kept.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Of a recipe with run.seeds, run so many side by side.")] = 1,
     track: Annotated[Tracker | None, typer.Option(help="Also send metrics to tensorboard, wandb or trackio.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     as_json: Json = False,
@@ -121,13 +125,17 @@ def run(
         raise typer.BadParameter("give the run a folder; only --plan and --dry need none", param_hint="--out")
     again = [word for word in sys.argv[1:] if word not in ("--resume", "--redo")]
     with _errors(debug, as_json, shlex.join(["aftershock", *again, "--resume"])), _stdout_for_json(as_json):
-        chosen = (only.split(",") if only else [], start, until)
-        summary = _run(recipe, out, overrides or [], chosen, resume, redo, track, as_json)
-        written = _report(out, debug) if report else None
-    if as_json:
-        print(json.dumps(summary, ensure_ascii=False))
-    else:
-        print(_outcome(out, summary, written))
+        from aftershock import graph
+        from aftershock.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides or [])  # refuse a wrong recipe before torch is imported
+        part = graph.part(loaded, only.split(",") if only else [], start, until)
+        if loaded.run.seeds:
+            summary, told = _over_seeds(loaded, out, jobs, resume or redo, report, debug)
+        else:
+            summary = _run(loaded, part, out, resume, redo, track, as_json)
+            told = _outcome(out, summary, _report(out, debug) if report else None)
+    print(json.dumps(summary, ensure_ascii=False) if as_json else told)
 
 
 def _planned(recipe: Path, overrides: list[str], machine: str | None) -> tuple[Any, str]:
@@ -151,21 +159,9 @@ def _dry(recipe: Path, overrides: list[str]) -> tuple[Any, str]:
 
 
 def _run(
-    recipe_path: Path,
-    out: Path,
-    overrides: list[str],
-    chosen: tuple[list[str], str | None, str | None],
-    resume: bool,
-    redo: bool,
-    track: str | None,
-    as_json: bool,
+    recipe: "Recipe", part: list[str], out: Path, resume: bool, redo: bool, track: str | None, as_json: bool
 ) -> dict[str, Any]:
-    from aftershock import graph, toml
-    from aftershock.recipe import load_recipe
-
-    recipe = load_recipe(recipe_path, overrides)  # refuse a wrong recipe before torch is imported
-    part = graph.part(recipe, *chosen)
-    from aftershock import preflight
+    from aftershock import preflight, toml
     from aftershock.pipeline import execute
     from aftershock.run import Run
     from aftershock.track import make_reporter
@@ -179,11 +175,30 @@ def _run(
             return execute(recipe, opened, reporter, part)
 
 
-def _report(folder: Path, debug: bool) -> Path | None:
-    """Write the report; a run that went well stays so where the report can't be made."""
-    from aftershock.report import write
+def _over_seeds(
+    recipe: "Recipe", out: Path, jobs: int, going_on: bool, report: bool, debug: bool
+) -> tuple[dict[str, Any], str]:
+    """Run every seed, then the findings page where the recipe has the table; return what to print as JSON and as text.
 
+    Each seed's process is given this very command line, with a folder and a seed of its own.
+    """
+    from aftershock import seeds
+    from aftershock.table import over_seeds
+
+    summaries = seeds.run(recipe, out, sys.argv[1:], jobs, going_on, _say)
+    page = _report(out, debug, findings=True) if report and recipe.findings else None
+    first = seeds.seed_folder(out, recipe.run.seeds[0])
+    look = f"open {page or first / 'report.html'}" if report else f"aftershock report {shlex.quote(str(first))}"
+    return {"seeds": summaries}, f"{over_seeds(summaries)}\nnext: {look}"
+
+
+def _report(folder: Path, debug: bool, findings: bool = False) -> Path | None:
+    """Write the report, or the findings page; a run that went well stays so where that can't be made."""
     try:
+        if findings:
+            from aftershock.report.findings import write
+        else:
+            from aftershock.report import write
         return write(folder)
     except (AftershockError, ImportError) as error:
         if debug:
@@ -196,7 +211,7 @@ def _outcome(folder: Path, summary: dict[str, Any], report: Path | None) -> str:
     """Return what each stage added and cost, and what to do next."""
     from aftershock.table import stages
 
-    models = [stage["name"] for stage in summary["stages"] if stage["kind"] not in ("sample", "reward_model")]
+    models = [stage["name"] for stage in summary["stages"] if stage["kind"] not in ("sample", "reward_model", "bench")]
     talk = f"aftershock chat {shlex.quote(str(folder / 'stages' / models[-1] / 'model'))}" if models else ""
     steps = [f"open {report}"] if report else []
     steps += [talk] if talk else []

@@ -13,12 +13,14 @@ Tables = Mapping[str, Any]  # a recipe's content, as `Recipe.content` gives it
 
 
 def inputs(stages: Mapping[str, Tables]) -> dict[str, list[str]]:
-    """Return for each stage the earlier stages that it takes weights, data, a teacher, a tokenizer or rewards from."""
+    """Return for each stage the earlier stages that it takes weights, data, a teacher, a tokenizer or rewards from, or
+    that it measures.
+    """
     found: dict[str, list[str]] = {}
     for name, table in stages.items():
         scored = [preference["model"] for preference in table.get("preferences", ())]
         named = [table.get("from"), *table.get("data", ()), table.get("teacher"), table.get("tokenizer"), *scored]
-        found[name] = [source for source in dict.fromkeys(named) if source in found]
+        found[name] = [source for source in dict.fromkeys([*named, *table.get("models", ())]) if source in found]
     return found
 
 

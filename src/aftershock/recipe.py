@@ -248,9 +248,21 @@ class DistillStage(_Table):
     checkpoint_every: int = Field(10, ge=1)
 
 
+class BenchStage(_Table):
+    """`kind = "bench"`: models side by side on the same held-out problems; it makes no weights."""
+
+    kind: Literal["bench"]
+    models: tuple[str, ...]  # shipped models, earlier stages that make weights, folders, hub:ORG/NAME
+    tasks: tuple[TaskTable, ...]
+    eval: EvalTable = EvalTable()
+    max_tokens: int = Field(256, ge=1)
+    max_rows: int = Field(256, ge=1)
+
+
 TrainingStage = PretrainStage | SFTStage | DistillStage | RLStage  # those that measure the model they make
 Stage = Annotated[
-    PretrainStage | SFTStage | SampleStage | RewardModelStage | DistillStage | RLStage, Field(discriminator="kind")
+    PretrainStage | SFTStage | SampleStage | RewardModelStage | DistillStage | RLStage | BenchStage,
+    Field(discriminator="kind"),
 ]
 
 

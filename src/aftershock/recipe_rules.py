@@ -14,6 +14,7 @@ from aftershock import extends, toml
 from aftershock.errors import RecipeError
 from aftershock.extends import Written
 from aftershock.recipe import (
+    BenchStage,
     DistillStage,
     PretrainStage,
     Recipe,
@@ -34,7 +35,9 @@ STAGE_KINDS: dict[str, type[Any]] = {
     "reward_model": RewardModelStage,
     "distill": DistillStage,
     "rl": RLStage,
+    "bench": BenchStage,
 }
+_WEIGHTLESS = (SampleStage, RewardModelStage, BenchStage)  # no stage takes its weights from one of these
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 Fault = tuple[toml.Key, str]  # the key at fault, and what is wrong with it
@@ -106,8 +109,12 @@ def _own_faults(stage: Stage) -> Iterator[Fault]:
         yield from _distill_faults(stage)
     elif isinstance(stage, PretrainStage):
         yield from _pretrain_faults(stage)
-    if isinstance(stage, TrainingStage):
-        yield from _training_faults(stage)
+    elif isinstance(stage, BenchStage):
+        yield from _bench_faults(stage)
+    if isinstance(stage, TrainingStage) and not isinstance(stage, SFTStage) and stage.optim.warmup > stage.steps:
+        yield ("optim", "warmup"), f"is longer than the stage's steps = {stage.steps}"
+    if isinstance(stage, TrainingStage | BenchStage) and stage.eval.temperature == 0 and stage.eval.samples > 1:
+        yield ("eval", "temperature"), f"is greedy: all samples = {stage.eval.samples} are the same; use samples = 1"
 
 
 def _parse(table: type[BaseModel], values: Any, place: toml.Key) -> tuple[Any, list[Fault]]:
@@ -193,10 +200,10 @@ def _order_faults(stages: dict[str, Any], folder: Path) -> Iterator[Fault]:
             yield ("stage", name), "names a folder: use up to 64 letters, digits, - and _, a letter or digit first"
         if name.lower() in map(str.lower, earlier):
             yield ("stage", name), "differs from an earlier stage by letter case alone; give it another name"
-        makers = [known for known, one in earlier.items() if not isinstance(one, SampleStage | RewardModelStage)]
+        makers = [known for known, one in earlier.items() if not isinstance(one, _WEIGHTLESS)]
         for key, source in _models_named(stage):
             wrong = _source_fault(source, makers, list(stages), folder)
-            yield from [(("stage", name, key), wrong)] if wrong else []
+            yield from [(("stage", name, *key), wrong)] if wrong else []
         for index, source in enumerate(stage.data if isinstance(stage, SFTStage | DistillStage) else ()):
             if source in stages and not isinstance(earlier.get(source), SampleStage):
                 yield ("stage", name, "data", index), 'is not an earlier stage that makes data (kind = "sample")'
@@ -218,11 +225,13 @@ def _preference_faults(name: str, stage: Any, earlier: dict[str, Any]) -> Iterat
             yield ("stage", name, "data", index), "is a stage; preferences come from files, hub:ORG/NAME or tasks"
 
 
-def _models_named(stage: Any) -> Iterator[tuple[str, str]]:
+def _models_named(stage: Any) -> Iterator[tuple[toml.Key, str]]:
     """Yield (key, value) of every key by which a stage names a model."""
     for key, field in (("from", "source"), ("teacher", "teacher"), ("tokenizer", "tokenizer")):
         if getattr(stage, field, None) is not None:
-            yield key, getattr(stage, field)
+            yield (key,), getattr(stage, field)
+    for index, model in enumerate(getattr(stage, "models", ())):
+        yield ("models", index), model
 
 
 def _source_fault(source: str, earlier: list[str], names: list[str], folder: Path) -> str | None:
@@ -252,19 +261,17 @@ def _shared_faults(stage: Stage) -> Iterator[Fault]:
     for index, task in enumerate(stage.tasks):
         if not task.languages:
             yield ("tasks", index, "languages"), 'should name at least one language, such as ["en"]'
-    for index, beta in enumerate(() if isinstance(stage, SampleStage) else stage.optim.betas):
+    for index, beta in enumerate(() if isinstance(stage, SampleStage | BenchStage) else stage.optim.betas):
         if not 0 <= beta < 1:
             yield ("optim", "betas", index), "should be at least 0 and less than 1"
 
 
-def _training_faults(stage: TrainingStage) -> Iterator[Fault]:
-    if not isinstance(stage, SFTStage) and stage.optim.warmup > stage.steps:
-        yield ("optim", "warmup"), f"is longer than the stage's steps = {stage.steps}"
-    if stage.eval.temperature == 0 and stage.eval.samples > 1:
-        yield (
-            ("eval", "temperature"),
-            f"is greedy: all samples = {stage.eval.samples} are the same; use samples = 1",
-        )
+def _bench_faults(stage: BenchStage) -> Iterator[Fault]:
+    if not stage.models:
+        yield ("models",), "is empty; name shipped models, earlier stages that make weights, folders, or hub:ORG/NAME"
+    for index, model in enumerate(stage.models):
+        if model in stage.models[:index]:
+            yield ("models", index), "stands there already; each model is measured once"
 
 
 def _pretrain_faults(stage: PretrainStage) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aftershock import graph
-from aftershock.pipeline import distill, pretrain, reward_model, rl, sampling, sft
+from aftershock.pipeline import bench, distill, pretrain, reward_model, rl, sampling, sft
 from aftershock.pipeline.context import Context
 from aftershock.recipe import Recipe
 
@@ -21,6 +21,7 @@ KINDS: dict[str, Any] = {
     "distill": distill.run,
     "reward_model": reward_model.run,
     "rl": rl.run,
+    "bench": bench.run,
 }
 
 

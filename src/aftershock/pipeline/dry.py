@@ -90,7 +90,8 @@ def dry_run(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> l
                 if isinstance(stage, SampleStage):
                     _fill(small, run, name, stage)
                 steps = len(run.stage(name, stage).history())
-                lines.append(f"{name}: {stage.kind}, {steps} steps in {time.monotonic() - began:.1f} s")
+                told = f", {steps} steps" if steps else ""  # a bench takes none
+                lines.append(f"{name}: {stage.kind}{told} in {time.monotonic() - began:.1f} s")
                 say(lines[-1])
     for line in workshop.stand_ins:
         say(line)
@@ -123,6 +124,8 @@ class _Workshop:
         if "model" in table:
             table["model"] = _small_config(table["model"])
             table.setdefault("tokenizer", "base")  # a vocabulary of its own takes longer than all the rest
+        if "models" in table:
+            table["models"] = [one if one in earlier else self._model(one) for one in table["models"]]
         form = table.get("form", "completion")
         table["data"] = [one if one in earlier else self._data(one, form) for one in table.get("data", ())]
         if not table["data"]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
@@ -12,20 +13,28 @@ from aftershock.learn import Batch, token_logprobs
 from aftershock.models import CausalLM, LanguageModel
 from aftershock.pipeline.context import Context
 from aftershock.pipeline.evaluate import heldout, measure, rows, sample
-from aftershock.recipe import TrainingStage
+from aftershock.recipe import BenchStage, TrainingStage
 from aftershock.tasks import Task
 from aftershock.verify.judge import Judge
 
 
 def examine(
-    stage: TrainingStage, context: Context, engine: Engine, judge: Judge, tasks: Sequence[Task], when: str, step: int
+    stage: TrainingStage | BenchStage,
+    context: Context,
+    engine: Engine,
+    judge: Judge,
+    tasks: Sequence[Task],
+    when: str,
+    step: int,
 ) -> list[dict]:
     """Measure on the held-out problems and keep the answers; what was measured before a kill is read back.
 
-    The stage's own `eval` table says how; `when` is "before" or "after", `step` the steps taken so far.
+    The stage's own `eval` table says how; `when` is "before" or "after", or the model's name in a bench stage; `step`
+    the steps taken so far. Draws don't depend on `when`. Kept as eval-WHEN.json and eval-WHEN.jsonl.gz, where what
+    can't stand in a file's name is percent-encoded.
     """
-    folder, table = context.folder, stage.eval
-    kept = folder.read_json(f"eval-{when}")
+    folder, table, name = context.folder, stage.eval, f"eval-{quote(when, safe='')}"
+    kept = folder.read_json(name)
     if kept is not None:
         return kept
     problems = heldout(tasks, table.problems)
@@ -33,7 +42,7 @@ def examine(
         return []
     params = SamplingParams(table.samples, stage.max_tokens, table.temperature, seed=context.seed)
     total = len(problems) * params.n
-    told = f"measuring {when} the stage"
+    told = f"measuring {when}" + (" the stage" if when in ("before", "after") else "")
     judged = sample(
         engine,
         judge,
@@ -42,11 +51,11 @@ def examine(
         (context.seed, context.name, "eval"),
         on_progress=lambda done: context.reporter.progress(told, done, total),
     )
-    folder.save_rows(f"eval-{when}", rows(judged, step))
+    folder.save_rows(name, rows(judged, step))
     sampled = sum(len(completion.tokens) for one in judged for completion in one.completions)
     folder.account(step, {"eval": 1.0}, flops.work(config_of(engine.model), sampled / total, 0, sampled))
     evals = [asdict(m) for m in measure(judged, when, context.seed)]
-    folder.save_json(f"eval-{when}", evals)
+    folder.save_json(name, evals)
     context.run.write_summary()
     return evals
 

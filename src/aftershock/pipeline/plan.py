@@ -18,6 +18,7 @@ from aftershock.models.known import known_config
 from aftershock.own import nearest
 from aftershock.pipeline.sampling import CHUNK
 from aftershock.recipe import (
+    BenchStage,
     DistillStage,
     PretrainStage,
     Recipe,
@@ -26,6 +27,7 @@ from aftershock.recipe import (
     SampleStage,
     SFTStage,
     Stage,
+    TrainingStage,
 )
 from aftershock.sources import HUB, SHIPPED, shipped_base
 from aftershock.table import columns
@@ -89,12 +91,14 @@ class Plan:
     """What a recipe will take, stage by stage, on one machine."""
 
     machine: Hardware
-    stages: list[StagePlan]
+    stages: list[StagePlan]  # each of one seed
+    seeds: int = 1
 
     @property
     def seconds(self) -> list[float]:
-        """The least, likely and most of all stages whose sizes are known."""
-        return [sum(values) for values in zip([0.0] * len(SCENARIOS), *(s.seconds for s in self.stages if s.seconds))]
+        """The least, likely and most of all stages whose sizes are known, over all seeds one after the other."""
+        once = [sum(values) for values in zip([0.0] * len(SCENARIOS), *(s.seconds for s in self.stages if s.seconds))]
+        return [self.seeds * seconds for seconds in once]
 
     @property
     def rests_on(self) -> str:
@@ -119,12 +123,18 @@ class Plan:
         """Return the plan as JSON-able values."""
         stages = [asdict(stage) | self.bill(stage.seconds) for stage in self.stages]
         total = {"seconds": self.seconds, **self.bill(self.seconds)}
-        return {"machine": asdict(self.machine), "stages": stages, "total": total, "rests_on": self.rests_on}
+        return {
+            "machine": asdict(self.machine),
+            "seeds": self.seeds,
+            "stages": stages,
+            "total": total,
+            "rests_on": self.rests_on,
+        }
 
     def __str__(self) -> str:
         heads = ["stage", "kind", "made from", "parameters", "memory", "steps", "tokens", "time", "usd", "kWh"]
         rows = [[*_row(stage), *self._cost(stage.seconds)] for stage in self.stages]
-        total = ["all", *[""] * 6, *self._cost(self.seconds)]
+        total = ["all" if self.seeds == 1 else f"all, {self.seeds} seeds", *[""] * 6, *self._cost(self.seconds)]
         return f"{columns([heads, *rows, total])}\n{self.rests_on}"
 
     def _cost(self, seconds: list[float]) -> list[str]:
@@ -142,12 +152,18 @@ def plan(recipe: Recipe, machine_name: str | None = None) -> Plan:
     configs: dict[str, Config | None] = {name: read_json(shipped_base(name) / "config.json") for name in SHIPPED}
     stages = []
     for name, stage in recipe.stage.items():
+        if isinstance(stage, BenchStage):
+            models = [_source_config(model, recipe, configs) for model in stage.models]
+            stages.append(
+                _bench_plan([_stage_plan(name, stage, recipe, needs[name], m, None, machine) for m in models])
+            )
+            continue
         configs[name] = config = _config(stage, recipe, configs)
         other = _source_config(stage.teacher, recipe, configs) if isinstance(stage, DistillStage) else None
         if isinstance(stage, RLStage) and stage.loss.kl:
             other = config  # the reference
         stages.append(_stage_plan(name, stage, recipe, needs[name], config, other, machine))
-    return Plan(machine, stages)
+    return Plan(machine, stages, max(1, len(recipe.run.seeds)))
 
 
 def _machine(name: str | None) -> Hardware:
@@ -159,7 +175,9 @@ def _machine(name: str | None) -> Hardware:
     return hardware.gpu(known[name])
 
 
-def _config(stage: Stage, recipe: Recipe, known: Mapping[str, Config | None]) -> Config | None:
+def _config(
+    stage: TrainingStage | SampleStage | RewardModelStage, recipe: Recipe, known: Mapping[str, Config | None]
+) -> Config | None:
     """Return the config.json that a stage's model will have, None where nothing here says it."""
     if isinstance(stage, PretrainStage) and stage.model:
         size = stage.vocab_size
@@ -205,10 +223,25 @@ def _stage_plan(
     return StagePlan(name, stage.kind, inputs, count, memory, steps, tokens, seconds)
 
 
+def _bench_plan(models: Sequence[StagePlan]) -> StagePlan:
+    """Return the plan of models that are measured one after another; parameters and memory are the largest one's."""
+    known = all(model.seconds for model in models)
+    return replace(
+        models[0],
+        parameters=max(model.parameters or 0 for model in models) if known else None,
+        memory_gb=max(model.memory_gb or 0 for model in models) if known else None,
+        steps=[sum(column) for column in zip(*(model.steps for model in models))],
+        tokens=[sum(column) for column in zip(*(model.tokens for model in models))],
+        seconds=[sum(column) for column in zip(*(model.seconds for model in models))] if known else [],
+    )
+
+
 def _load(stage: Stage, recipe: Recipe, scenario: Scenario) -> Load | None:
     """Return what a stage does, its measurements included; None where its data's size is unknown."""
     written = PROMPT_TOKENS if isinstance(stage, RewardModelStage) else scenario.share * stage.max_tokens
     length, measured = PROMPT_TOKENS + written, written * _examined(stage)
+    if isinstance(stage, BenchStage):  # one of its models
+        return Load(1, 0, measured, length)
     if isinstance(stage, SampleStage):
         return Load(stage.problems / CHUNK, 0, stage.problems * stage.samples_per_problem * written, length)
     if isinstance(stage, PretrainStage):
@@ -230,7 +263,7 @@ def _examined(stage: Stage) -> int:
     """Return how many completions the stage's measurements sample."""
     if isinstance(stage, SampleStage | RewardModelStage):
         return 0
-    table, times = stage.eval, 1 if isinstance(stage, PretrainStage) else 2
+    table, times = stage.eval, 1 if isinstance(stage, PretrainStage | BenchStage) else 2
     quick = stage.steps // table.every * table.quick_problems if table.every and isinstance(stage, RLStage) else 0
     return len(stage.tasks) * (times * table.problems * table.samples + quick)
 
@@ -258,7 +291,7 @@ def _seconds(stage: Stage, load: Load, config: Config, other: Config | None, mac
     peaks = {row["name"]: float(row["bf16_tflops"]) * 1e12 for row in hardware.table()}
     peak = peaks.get(machine.name, min(peaks.values()))  # one that isn't known counts as the slowest
     forwards = load.sampled / getattr(stage, "max_rows", MAX_ROWS)
-    forwards += 0 if isinstance(stage, SampleStage) else load.trained / stage.optim.micro_tokens
+    forwards += 0 if isinstance(stage, SampleStage | BenchStage) else load.trained / stage.optim.micro_tokens
     arithmetic = trained / (GPU_TRAINING_SHARE * peak) + sampled / (GPU_SAMPLING_SHARE * peak)
     return arithmetic + forwards * GPU_FORWARD_SECONDS
 
@@ -274,9 +307,9 @@ def _shape(config: Config) -> CausalLM:
 def _memory(stage: Stage, model: CausalLM, other: CausalLM | None) -> tuple[int, float]:
     """Return parameters, and the GB of weights, optimiser, activations and KV cache; the program itself apart."""
     count, read = (sum(p.numel() for p in one.parameters()) if one else 0 for one in (model, other))
-    moves = not isinstance(stage, SampleStage) and not (isinstance(stage, SFTStage) and stage.lora)
+    moves = not isinstance(stage, SampleStage | BenchStage) and not (isinstance(stage, SFTStage) and stage.lora)
     total = float(count * (TRAINED_BYTES if moves else READ_BYTES) + read * READ_BYTES)
-    if not isinstance(stage, SampleStage):
+    if not isinstance(stage, SampleStage | BenchStage):
         width = model.config.num_hidden_layers * model.config.hidden_size
         total += stage.optim.micro_tokens * width * ACTIVATION_BYTES
     if not isinstance(stage, RewardModelStage):
