@@ -216,6 +216,33 @@ def test_fingerprint_follows_content_and_stage_order_only(tmp_path):
     assert fingerprint(load_recipe(write(tmp_path, two))) != fingerprint(load_recipe(write(tmp_path, swapped)))
 
 
+def test_findings_name_stages_and_change_none(tmp_path):
+    plain = load_recipe(write(tmp_path, GOOD))
+    told = load_recipe(write(tmp_path, GOOD + '[findings]\nzero = "zero"\nroad = ["zero"]\nhacked = "zero"\n'))
+    assert told.findings is not None
+    assert (told.findings.zero, told.findings.road, told.findings.base) == ("zero", ("zero",), None)
+    assert told.content()["findings"] == {"zero": "zero", "road": ["zero"], "students": [], "hacked": "zero"}
+    assert plain.stage == told.stage
+    assert fingerprint(plain) != fingerprint(told)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (
+            'zero = "zeroo"',
+            'findings.zero = "zeroo": is no stage, and no model of the bench stage, did you mean "zero"?',
+        ),
+        ('road = ["first", "last"]', 'findings.road.1 = "last": is no stage, and no model of the bench stage'),
+        ('hacked = "first"', 'findings.hacked = "first": should be a stage of kind "rl"'),
+        ('table = "zero"', 'findings.table = "zero": should be a stage of kind "bench"'),
+        ('zeros = "zero"', 'findings.zeros = "zero": unknown key, did you mean "zero"?'),
+    ],
+)
+def test_findings_that_name_the_wrong_thing_are_refused(tmp_path, line, wanted):
+    assert wanted in fault(tmp_path, f"{GOOD}[findings]\n{line}\n")
+
+
 def extending(tmp_path, text, under=GOOD):
     """A recipe in a/ that extends one in b/, and the path of the former."""
     (tmp_path / "a").mkdir(exist_ok=True)

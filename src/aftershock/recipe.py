@@ -266,6 +266,24 @@ Stage = Annotated[
 ]
 
 
+class FindingsTable(_Table):
+    """`[findings]`: which model plays which part in the paper's findings; one whose parts aren't named is left out.
+
+    A name is a stage of the recipe, or a model that the bench stage measures.
+    """
+
+    table: str | None = None  # the stage of kind "bench" that measures them all on the same problems
+    base: str | None = None
+    zero: str | None = None  # RL from the base alone
+    consistent: str | None = None  # RL with the language reward, and the same without
+    inconsistent: str | None = None
+    road: tuple[str, ...] = ()  # the rows of the paper's table: R1-Zero, Dev1, Dev2, Dev3, R1
+    teacher: str | None = None
+    students: tuple[str, ...] = ()
+    control: str | None = None  # a student's base by RL alone
+    hacked: str | None = None  # a long RL stage with preference rewards from its beginning
+
+
 class Recipe(_Table):
     """One TOML file: `[run]` and the stages `[stage.NAME]` in the order they stand in the file.
 
@@ -274,6 +292,7 @@ class Recipe(_Table):
 
     run: RunTable
     stage: dict[str, Stage]
+    findings: FindingsTable | None = None
     _folder: Path = PrivateAttr(Path("."))
 
     @property
@@ -301,6 +320,7 @@ def fingerprint(recipe: Recipe) -> str:
     """Return the SHA-256 of the recipe's content; the order of stages counts, the order of other keys doesn't."""
     content = recipe.content()
     canonical = [content["run"], list(content["stage"].items())]
+    canonical += [content["findings"]] if "findings" in content else []
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 

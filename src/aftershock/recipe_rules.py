@@ -16,6 +16,7 @@ from aftershock.extends import Written
 from aftershock.recipe import (
     BenchStage,
     DistillStage,
+    FindingsTable,
     PretrainStage,
     Recipe,
     RewardModelStage,
@@ -54,10 +55,14 @@ def checked(path: Path, overrides: list[str]) -> Recipe:
     for name, table in _stage_tables(tables).items():
         stages[name], found = _parse_stage(name, table)
         faults += found
+    findings = None
+    if "findings" in tables:
+        findings, found = _parse(FindingsTable, tables["findings"], ("findings",))
+        faults += [*found, *(_part_faults(findings, stages) if findings else ())]
     faults += [*_top_faults(tables), *_order_faults(stages, path.resolve().parent)]
     if faults:
         raise RecipeError("\n".join(_line(written, said, fault) for fault in faults))
-    return Recipe(run=run, stage=stages)
+    return Recipe(run=run, stage=stages, findings=findings)
 
 
 def _apply(tables: dict[str, Any], overrides: list[str], path: Path) -> set[str]:
@@ -177,13 +182,31 @@ def _line(written: Written, said: set[str], fault: Fault) -> str:
 
 
 def _top_faults(tables: dict[str, Any]) -> Iterator[Fault]:
+    known = ("run", "stage", "findings")
     for name in tables:
-        if name not in ("run", "stage"):
-            yield (name,), f"unknown key{nearest(name, ('run', 'stage'))} A recipe has [run] and [stage.NAME] tables"
+        if name not in known:
+            yield (name,), f"unknown key{nearest(name, known)} A recipe has [run], [stage.NAME] and [findings] tables"
     if "stage" in tables and not isinstance(tables["stage"], dict):
         yield ("stage",), "should be tables [stage.NAME]"
     elif not tables.get("stage"):
         yield ("stage",), 'there is no stage; add one, such as [stage.zero] with kind = "rl"'
+
+
+def _part_faults(findings: FindingsTable, stages: dict[str, Any]) -> Iterator[Fault]:
+    """Faults in who plays which part: each a stage or a model of the bench stage, and those of the right kind."""
+    kinds = {name: getattr(stage, "kind", None) for name, stage in stages.items()}
+    measured = getattr(stages.get(findings.table or ""), "models", None)
+    known = list(dict.fromkeys([*stages, *(measured or ())]))
+    for part, said in findings.model_dump(exclude_none=True).items():
+        for index, name in enumerate([said] if isinstance(said, str) else said):
+            key: toml.Key = ("findings", part) if isinstance(said, str) else ("findings", part, index)
+            wanted = {"table": "bench", "hacked": "rl"}.get(part)
+            if name not in known:
+                yield key, f"is no stage, and no model of the bench stage{nearest(name, known)} ({', '.join(known)})"
+            elif wanted and kinds.get(name) not in (wanted, None):
+                yield key, f'should be a stage of kind "{wanted}"'
+            elif measured is not None and not wanted and name not in measured:
+                yield key, f"is not among the models of {findings.table!r}, so it isn't measured; add it there"
 
 
 def _seed_faults(run: RunTable | None) -> Iterator[Fault]:
