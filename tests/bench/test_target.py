@@ -11,7 +11,7 @@ from aftershock.bench.suite import Suite
 from aftershock.bench.target import Endpoint, answer_of, failed, find
 from aftershock.bench.templates import frame
 from aftershock.bench.types import Protocol, Question
-from aftershock.errors import BenchError
+from aftershock.errors import BenchError, CheckpointError
 from aftershock.text import Tokenizer
 from aftershock.verify.verdict import Verdict
 
@@ -97,8 +97,9 @@ def test_a_hub_that_cannot_be_reached_says_so(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(BenchError, match=r"'some-org/some-model'.*could not be had from the hub.*name a folder"):
-        find("some-org/some-model", {})
+    for name in ("some-org/some-model", "hub:some-org/some-model@v1"):
+        with pytest.raises(CheckpointError, match=r"^some-org/some-model can't be read from the hub.*name its folder"):
+            find(name, {})
 
 
 def test_an_endpoint_needs_a_model_and_keeps_its_key_out_of_sight(monkeypatch):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from aftershock.bench.measure import caveats, is_share, label, told
+from aftershock.bench.measure import caveats, label, shown, told
 from aftershock.bench.store import Header
 from aftershock.bench.types import Row
 from aftershock.stats import Measurement
@@ -69,11 +69,7 @@ def scores_table(measured: Sequence[Measurement]) -> Table:
     """Return every number with its interval, n, k and seed; shares of what never happened are left out."""
     return table(
         ("suite", "metric", "value [95% interval]", "n", "k", "seed"),
-        (
-            (one.suite, label(one), told(one), str(one.n), str(one.k), str(one.seed))
-            for one in measured
-            if one.value or one.metric == "pass@1" or not is_share(one.metric)
-        ),
+        ((one.suite, label(one), told(one), str(one.n), str(one.k), str(one.seed)) for one in shown(measured)),
     )
 
 

@@ -1,11 +1,11 @@
 """Rows of benchmarks: from the hub through `datasets`, or from the original's own file in a folder."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aftershock import disk
 from aftershock.bench.suite import Source
 from aftershock.errors import BenchError
 from aftershock.sources import Row, hub_rows, read_rows, refusal
@@ -37,14 +37,9 @@ def load(source: Source, data: Path | None) -> Table:
             f"--data to read {source.hub} from the hub"
         )
     return Table(
-        ", ".join(f"{path.name} (sha256 {_digest(path)})" for path in paths),
+        ", ".join(f"{path.name} (sha256 {disk.sha256(path)[:16]})" for path in paths),
         (row for path in paths for row in read_rows(path, BenchError)),
     )
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _from_hub(source: Source) -> Table:

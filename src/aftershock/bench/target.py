@@ -1,7 +1,6 @@
 """Who is asked: the shipped base, a folder, a run's stage, a model of the hub, an endpoint, or a scripted model."""
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,12 @@ from urllib.parse import urlsplit
 from aftershock.bench.suite import Suite
 from aftershock.bench.types import Answer, Protocol, Question
 from aftershock.errors import BenchError
-from aftershock.sources import SHIPPED, shipped_base
+from aftershock.sources import HUB, HUB_NAME, SHIPPED, hub_folder, shipped_base
 from aftershock.text import split
 
 Asked = tuple[Question, int]  # a question and the number of its sample
 Tell = Callable[[int, Answer], None]  # the place in what was asked, and the answer
 TIMEOUT = 1800  # seconds for one request: 32,768 tokens at 20 a second
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
 
 
 class Target(ABC):
@@ -64,7 +62,8 @@ def find(model: str, suites: Mapping[str, Suite], model_name: str | None = None,
     """Return what `model` names: base, a folder, RUN:STAGE, org/name of the hub, a URL, or scripted:KIND.
 
     `suites` are those it will be asked, which a scripted model knows; `model_name` and `timeout` (seconds for one
-    request) are for a URL. Raises BenchError where nothing is found, and says what was looked for.
+    request) are for a URL. Raises BenchError where nothing is found, and says what was looked for, CheckpointError
+    where the hub gives nothing.
     """
     if model.startswith("scripted:"):
         from aftershock.bench.scripted import Scripted
@@ -100,8 +99,8 @@ def _folder(model: str) -> Path:
     run, _, stage = model.rpartition(":")
     if run and (Path(run).expanduser() / "stages").is_dir():
         return _stage(Path(run).expanduser(), stage)
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        return _from_hub(model)
+    if not path.exists() and HUB_NAME.fullmatch(HUB + model.removeprefix(HUB)):
+        return hub_folder(model)
     raise BenchError(
         f"model {model!r} is no folder with a config.json, no run (runs/demo:zero), no hub id (org/name), no URL and "
         "not base; check its spelling"
@@ -116,16 +115,3 @@ def _stage(run: Path, stage: str | None) -> Path:
         names = ", ".join(sorted(path.parent.name for path in models)) or "none yet"
         raise BenchError(f"run {run} has no stage {stage or ''!r} with a model; it has: {names}")
     return max(found, key=lambda path: (path / "config.json").stat().st_mtime)
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except Exception as error:  # of many kinds: no network, unknown, gated, no space
-        reason = str(error).strip().split("\n")[0]
-        raise BenchError(
-            f"{name!r} is no folder here, and could not be had from the hub ({type(error).__name__}: {reason}); check "
-            "its name and the network, log in with `hf auth login` if it is gated, or name a folder"
-        ) from error

@@ -3,7 +3,8 @@
 With p the student's and q the teacher's distribution at a token that counts, both softmax(logits / temperature):
     forward_kl   KL(q || p) = sum_v q log(q / p)   covers all that the teacher may say [Hinton et al., arXiv 1503.02531]
     reverse_kl   KL(p || q) = sum_v p log(p / q)   keeps to what the teacher may say   [MiniLLM, arXiv 2306.08543]
-Both are exact at each token; the loss is their mean over tokens. On the student's own tokens this is on-policy
+Both are exact at each token; the loss is their mean over a step's tokens, as in TRL (GKD's own is a mean of each
+completion's mean: tried, it changed nothing, see docs/log.md). On the student's own tokens this is on-policy
 distillation [GKD, arXiv 2306.13649]: as there, no gradient goes through the sampling, so that reverse_kl leaves out
 what a token does to those after it, which MiniLLM estimates by policy gradient. Hinton's factor of temperature^2 is
 left out, as in TRL.
