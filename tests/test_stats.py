@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftershock.stats import (
+    level_interval,
     majority,
     majority_at_k,
     mcnemar,
     mean_interval,
     paired_interval,
     pass_at_k,
+    ratio_interval,
+    shift_interval,
     sign_flip,
     wilson,
 )
@@ -202,3 +205,30 @@ def test_paired_interval_is_bonett_and_price_for_shares():
     assert found.value == pytest.approx(6 / 21)
     with pytest.raises(ValueError, match="in \\[-1, 1\\]"):
         paired_interval([2.0])
+
+
+def test_level_and_shift_are_students_and_welchs():
+    found = level_interval([1.0, 2.0, 3.0, 4.0])
+    half = 3.182446 * math.sqrt(5 / 3 / 4)  # t of 3 degrees of freedom
+    assert (found.value, found.n) == (2.5, 4)
+    assert found.high - found.value == pytest.approx(half, rel=0.01)
+    moved = shift_interval([1.0, 2.0, 3.0, 4.0], [11.0, 12.0, 13.0, 14.0, 15.0])
+    assert moved.value == pytest.approx(10.5)
+    assert moved.high - moved.value == pytest.approx(3.182446 * math.sqrt(5 / 3 / 4 + 2.5 / 5), rel=0.01)
+
+
+def test_a_ratio_of_proportional_values_is_exact_and_one_of_nothing_refused():
+    found = ratio_interval([(0.9 * b, b) for b in (0.2, 0.5, 1.0)])
+    assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.9, 0.9))
+    with pytest.raises(ValueError, match="above 0"):
+        ratio_interval([(1.0, 0.0)])
+
+
+def test_the_ratios_interval_holds_the_truth_about_95_times_in_100():
+    rng = random.Random(0)
+    hits = 0
+    for _ in range(400):
+        pairs = [(float(rng.random() < 0.6), float(rng.random() < 0.75)) for _ in range(100)]
+        found = ratio_interval(pairs)
+        hits += found.low <= 0.8 <= found.high
+    assert 0.92 <= hits / 400 <= 0.98

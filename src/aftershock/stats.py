@@ -131,6 +131,41 @@ def paired_interval(differences: Sequence[float]) -> Interval:
     return Interval(mean, max(-1.0, min(low, mean)), min(1.0, max(high, mean)), n, n)
 
 
+def ratio_interval(pairs: Sequence[tuple[float, float]]) -> Interval:
+    """Return the sum of the first over the sum of the second, one pair of non-negative values a problem, at 95%.
+
+    By the delta method (Cochran 1977, 6.4): Student's t over the problems' residuals a - ratio * b.
+    """
+    below = math.fsum(b for _, b in pairs)
+    if below <= 0:
+        raise ValueError("ratio_interval wants a sum above 0 to divide by")
+    ratio = math.fsum(a for a, _ in pairs) / below
+    residuals = [[(a - ratio * b) * len(pairs) / below] for a, b in pairs]
+    low, high = _mean_bounds(residuals, 0.0, len(pairs))
+    return Interval(ratio, max(0.0, ratio + low), ratio + high, len(pairs), len(pairs))
+
+
+def level_interval(values: Sequence[float]) -> Interval:
+    """Return the mean of independent values that are means themselves, such as those of steps, by Student's t at 95%.
+
+    Unlike `mean_interval` it takes values in [0, 1] for no shares of single answers.
+    """
+    mean = math.fsum(values) / len(values)
+    return Interval(mean, *_mean_bounds([[value] for value in values], mean, len(values)), len(values), len(values))
+
+
+def shift_interval(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """Return how far the mean moved from `before` to `after`, at least two values each, at 95%.
+
+    Welch's interval, cautiously with the fewer values' degrees of freedom.
+    """
+    parts, n = [level_interval(part) for part in (before, after)], len(before) + len(after)
+    errors = [(part.high - part.value) / _t95(part.n - 1) for part in parts]
+    half = _t95(min(part.n for part in parts) - 1) * math.hypot(*errors)
+    moved = parts[1].value - parts[0].value
+    return Interval(moved, moved - half, moved + half, n, n)
+
+
 def mcnemar(won: int, lost: int) -> float:
     """Return the exact two-sided p of `won` against `lost` problems, those on which two models differ (McNemar 1947).
 

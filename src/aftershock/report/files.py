@@ -68,8 +68,8 @@ def read(folder: Path) -> RunFiles:
     missing: list[str] = []
     summary = _begun(folder, missing) | _json(folder / "summary.json", missing)
     recipe_text, recipe = _recipe(folder / "recipe.toml", missing)
-    metrics = _lines(folder / "metrics.jsonl", missing)
-    timings = _lines(folder / "timings.jsonl", missing)
+    metrics = lines(folder / "metrics.jsonl", missing)
+    timings = lines(folder / "timings.jsonl", missing)
     if not (summary or recipe or metrics):
         raise RunError(f"folder {str(folder)!r} holds no summary.json, recipe.toml or metrics.jsonl: it is not a run")
     stages = [
@@ -118,10 +118,10 @@ def _stage(
     if not stage.record.get("evals"):  # a stage that is still at work keeps them here
         stage.record = {**record, "evals": _evals(stage.folder / "eval-before.json")}
     if stage.kind == "rl" and stage.metrics:
-        stage.before = _lines(stage.folder / "eval-before.jsonl.gz", missing)
+        stage.before = lines(stage.folder / "eval-before.jsonl.gz", missing)
     stage.reliability = _evals(stage.folder / "calibration.json")
     if stage.metrics and stage.kind not in ("sample", "reward_model"):  # they write no answers to held-out problems
-        stage.after = _lines(stage.folder / "eval-after.jsonl.gz", missing)
+        stage.after = lines(stage.folder / "eval-after.jsonl.gz", missing)
     return stage
 
 
@@ -162,7 +162,7 @@ def _recipe(path: Path, missing: list[str]) -> tuple[str, dict[str, Any]]:
     return "", {}
 
 
-def _lines(path: Path, missing: list[str]) -> list[Row]:
+def lines(path: Path, missing: list[str]) -> list[Row]:
     """Read JSON lines, plain or gzipped; lines that a killed process left half-written are counted, not fatal."""
     rows: list[Row] = []
     bad = 0
@@ -196,7 +196,7 @@ def rollout_rows(stage: StageFiles, missing: list[str]) -> Iterator[Row]:
         missing.append(f"stages/{stage.name}/rollouts is not there")
     stride = -(-len(paths) // MAX_ROLLOUT_FILES) or 1
     for path in paths[::stride]:
-        yield from _lines(path, missing)
+        yield from lines(path, missing)
 
 
 def model_facts(folder: Path) -> dict[str, Any]:
