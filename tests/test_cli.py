@@ -51,6 +51,7 @@ def pipeline(monkeypatch):
 
     pipeline.execute, pipeline.does = execute, lambda: None
     report.write = lambda folder: folder / "report.html"
+    report.write_all = lambda folder: {"report": report.write(folder)}
     monkeypatch.setitem(sys.modules, "aftershock.pipeline", pipeline)
     monkeypatch.setitem(sys.modules, "aftershock.report", report)
     return pipeline
@@ -249,7 +250,7 @@ def test_at_the_end_a_table_says_what_each_stage_added_and_cost(call, pipeline, 
 
     pipeline.execute = execute
     lines = call("run", recipe, "--out", tmp_path / "run", "--no-report")[1].splitlines()
-    assert lines[0].split() == ["stage", "kind", "pass@1", "before", "after", "n", "k", "seconds", "usd"]
+    assert lines[0].split() == ["stage", "kind", "pass@1", "before", "after", "n", "k", "seconds", "tokens", "usd"]
     assert lines[1].startswith("zero   rl    25.0% [24.0, 26.0]  50.0% [49.0, 51.0]  9  4  ")
 
 

@@ -209,27 +209,31 @@ def _report(folder: Path, debug: bool, findings: bool = False) -> Path | None:
 
 def _outcome(folder: Path, summary: dict[str, Any], report: Path | None) -> str:
     """Return what each stage added and cost, and what to do next."""
-    from aftershock.table import stages
+    from aftershock.table import outcome
 
     models = [stage["name"] for stage in summary["stages"] if stage["kind"] not in ("sample", "reward_model", "bench")]
     talk = f"aftershock chat {shlex.quote(str(folder / 'stages' / models[-1] / 'model'))}" if models else ""
     steps = [f"open {report}"] if report else []
     steps += [talk] if talk else []
-    return f"{stages(summary['stages'])}\nnext: {', then: '.join(steps)}"
+    return f"{outcome(summary)}\nnext: {', then: '.join(steps)}"
 
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")],
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or one of seed-N runs; finished or not.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write DIR/report.html, the story of a run in one file: curves, before and after, cost, how to repeat it."""
-    with _errors(debug, as_json), _stdout_for_json(as_json):
-        from aftershock.report import write
+    """Write DIR/report.html, the story of a run in one file: curves, before and after, cost, how to repeat it.
 
-        path = write(folder)
-    print(json.dumps({"report": str(path)}) if as_json else f"next: open {path} in a browser")
+    Where the recipe has a [findings] table, and for a folder of seeds, also DIR/findings.html: what R1's paper found,
+    asked of these runs.
+    """
+    with _errors(debug, as_json), _stdout_for_json(as_json):
+        from aftershock.report import write_all
+
+        made = {name: str(path) for name, path in write_all(folder).items()}
+    print(json.dumps(made) if as_json else f"next: open {' and '.join(made.values())} in a browser")
 
 
 @app.command()

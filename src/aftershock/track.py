@@ -200,7 +200,7 @@ class _Meter:
 
 def _ending(stage_name: str, summary: Mapping[str, Any]) -> str:
     """Return one line on a finished stage: each pooled score before and after, with interval, n and seed."""
-    told = [score for score in summary.get("evals", ()) if _told(score)]
+    told = [score for score in summary.get("evals", ()) if _told(score) and score.get("when") in ("before", "after")]
     suite = "all" if any(score.get("suite") == "all" for score in told) else told[0].get("suite") if told else None
     scores = [score for score in told if score.get("suite") == suite]
     parts = [f"stage {stage_name} done"]

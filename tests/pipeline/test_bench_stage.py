@@ -13,7 +13,10 @@ from aftershock.errors import RecipeError
 from aftershock.pipeline.dry import dry_run
 from aftershock.pipeline.plan import plan
 from aftershock.recipe import load_recipe
+from aftershock.report.files import read
+from aftershock.report.page import render
 from aftershock.sources import shipped_base
+from aftershock.table import bench
 
 RECIPE = """
 [run]
@@ -51,6 +54,8 @@ name = "arithmetic"
 name = "help"
 """
 
+MODELS = ("base", "start", ".%2Fa%20copy")  # as their files are called
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,8 +87,16 @@ def test_every_model_is_measured_on_every_suite_under_its_name(whole: Path):
     assert {m["k"] for m in evals(whole)} == {4}
 
 
+def test_the_report_and_the_table_show_them_side_by_side(whole: Path):
+    page = render(read(whole))
+    assert page.count("Models on the same held-out problems") == 1
+    assert all(f'<th scope="row">{model}</th>' in page for model in ("base", "start", "./a copy"))
+    assert "answered the same held-out problems" in page
+    assert [row.split("  ")[0] for row in bench(evals(whole)).splitlines()[3:6]] == ["base", "start", "./a copy"]
+
+
 def test_all_answer_the_same_problems_with_the_same_draws(whole: Path):
-    one, same, other = (rows(whole, model) for model in ("base", ".%2Fa%20copy", "start"))
+    one, other, same = (rows(whole, model) for model in MODELS)
     assert one == same
     assert [row["prompt"] for row in one] == [row["prompt"] for row in other]
     assert [row["text"] for row in one] != [row["text"] for row in other]
@@ -93,7 +106,7 @@ def test_all_answer_the_same_problems_with_the_same_draws(whole: Path):
 def test_killed_between_models_it_goes_on_with_the_next_and_ends_the_same(
     recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from aftershock.pipeline import bench
+    from aftershock.pipeline import bench as stage
 
     asked = []
 
@@ -103,8 +116,8 @@ def test_killed_between_models_it_goes_on_with_the_next_and_ends_the_same(
             raise KeyboardInterrupt
         return truly(*given)
 
-    truly = bench.examine
-    monkeypatch.setattr(bench, "examine", examine)
+    truly = stage.examine
+    monkeypatch.setattr(stage, "examine", examine)
     with pytest.raises(KeyboardInterrupt):
         walk(recipe, tmp_path / "run")
     first = tmp_path / "run/stages/table/eval-base.json"
@@ -122,9 +135,6 @@ def test_killed_between_models_it_goes_on_with_the_next_and_ends_the_same(
         json.loads((run / "summary.json").read_text())["stages"][1]["tokens"] for run in (whole, tmp_path / "run")
     ]
     assert tokens[0] == tokens[1] == sum(row["tokens"] for model in MODELS for row in rows(whole, model))
-
-
-MODELS = ("base", "start", ".%2Fa%20copy")  # as their files are called
 
 
 def test_a_plan_counts_every_model_and_a_dry_run_goes_through_it(recipe: Path):

@@ -17,7 +17,7 @@ from aftershock.report.curves import Curves, samples_by_step
 from aftershock.report.figures import Chart, draw
 from aftershock.report.files import RunFiles, StageFiles, hashes, model_facts, read, rollout_rows
 from aftershock.report.pairs import Pairs, choose
-from aftershock.report.scores import Line, line_of, lines, number, pooled_suite, scores_of
+from aftershock.report.scores import Line, Models, line_of, lines, number, pooled_suite, scores_of, side_by_side
 
 BILL = ("seconds", "tokens", "flops", "usd", "kwh")
 HEADLINES = ("pass@1", "quality", "accuracy", "calibration_error", "mean_tokens", "check_or_retry_rate", "majority@k")
@@ -42,6 +42,7 @@ class StagePart:
     model: str
     headlines: list[Line]
     lines: list[Line]
+    models: Models | None
     unprinted: int
     figures: list[Figure]
     pairs: Pairs | None
@@ -114,6 +115,7 @@ def _stage(run: RunFiles, stage: StageFiles, drawn: list[Figure]) -> StagePart:
         model=_model(stage),
         headlines=headlines,
         lines=lines(scores),
+        models=side_by_side(scores) if stage.kind == "bench" and scores else None,
         unprinted=unprinted,
         figures=figures,
         pairs=choose(stage.before, stage.after),

@@ -6,6 +6,7 @@ from typing import Any
 
 from aftershock.report.files import Row, StageFiles
 from aftershock.stats import Measurement
+from aftershock.table import bench_columns
 
 NEEDED = ("value", "low", "high", "n", "seed")
 LABELS = {
@@ -109,6 +110,26 @@ def line_of(scores: Sequence[Score], suite: str | None, metric: str) -> Line | N
     if some is None:
         return None
     return Line(some.suite, LABELS.get(metric, metric).format(k=some.k), before, after)
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models side by side: what each column shows, and each model's scores, None where it has none."""
+
+    heads: list[str]
+    rows: dict[str, list[Score | None]]
+    basis: str
+
+
+def side_by_side(scores: Sequence[Score]) -> Models:
+    """Return a bench stage's scores as its table in the terminal has them."""
+    chosen = bench_columns((score.suite, score.metric) for score in scores)
+    found = {(score.when, score.suite, score.metric): score for score in scores}
+    rows = {score.when: [found.get((score.when, *column[1:])) for column in chosen] for score in scores}
+    heads = [f"{head}, true quality" if metric == "quality" else head for head, _, metric in chosen]
+    return Models(
+        heads, rows, "; ".join(dict.fromkeys(f"k = {s.k} completions a problem, seed {s.seed}" for s in scores))
+    )
 
 
 def number(value: Any) -> float | None:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from aftershock.recipe import (
+    BenchStage,
     DistillStage,
     PretrainStage,
     RewardModelStage,
@@ -29,6 +30,7 @@ KINDS = {
     "sample": "making data",
     "distill": "distillation",
     "reward_model": "learning a reward",
+    "bench": "models side by side",
 }
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {
@@ -53,7 +55,17 @@ def method(table: dict[str, Any]) -> list[str]:
         return _distill(stage)
     if isinstance(stage, PretrainStage):
         return _pretrain(stage)
+    if isinstance(stage, BenchStage):
+        return _bench(stage)
     return _rl(stage) if isinstance(stage, RLStage) else []
+
+
+def _bench(stage: BenchStage) -> list[str]:
+    return [
+        f"Nothing was trained: {', '.join(stage.models)} answered the same held-out problems ({_tasks(stage.tasks)}), "
+        f"at most {stage.eval.problems:,} a task, {stage.eval.samples} completions of each, at temperature "
+        f"{stage.eval.temperature:g} and of at most {stage.max_tokens:,} tokens."
+    ]
 
 
 def _tasks(tables: tuple[TaskTable, ...]) -> str:
