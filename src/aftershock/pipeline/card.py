@@ -21,13 +21,14 @@ reasoning traces, good and bad, in English and Chinese. Reinforcement learning s
 
 Made by `aftershock run` from a recipe with seed {seed}; weights' SHA-256 `{digest}`.
 
-| stage | steps | tokens a step | thorough traces | foreign traces | tasks |
-|---|---|---|---|---|---|
+| stage | steps | tokens a step | thorough traces | foreign traces | readable traces | tasks |
+|---|---|---|---|---|---|---|
 {stages}
 
 - The loss is on what follows the prompts. A thorough trace takes no short cut; the others are the tasks' own mix of
   blind guesses, work given up early, and long search (`GUESSES`, `BUDGETS` in the tasks' files). A foreign one is
-  written as if the question were in another of the task's languages.
+  written as if the question were in another of the task's languages; a readable one has a step a line, and a sentence
+  that leads to the answer.
 - The corpus is generated from the tasks' train splits; every number below is on their held-out splits.
 
 ## Measured (temperature {temperature}, 95% intervals clustered by problem, seed {seed})
@@ -75,7 +76,7 @@ def _road(context: Context) -> list[tuple[str, PretrainStage]]:
 
 def _stage(name: str, table: PretrainStage) -> str:
     tasks = ", ".join(_task(task) for task in table.tasks)
-    shares = f"{100 * table.thorough:.0f}% | {100 * table.foreign:.0f}%"
+    shares = " | ".join(f"{100 * share:.0f}%" for share in (table.thorough, table.foreign, table.readable))
     return f"| {name} | {table.steps} | {table.tokens_per_step:,} | {shares} | {tasks} |"
 
 
