@@ -9,6 +9,7 @@ from synthetic_run import write_lines
 from synthetic_seeds import answers, build, hacked, steps
 
 from aftershock.errors import RunError
+from aftershock.report import write_all
 from aftershock.report.claims import claims
 from aftershock.report.evidence import gather, reduced
 from aftershock.report.findings import write
@@ -129,8 +130,11 @@ def test_a_road_half_way_shows_what_is_there(good, tmp_path):
     )
     assert [figure.title for figure in told["reflection"].figures] == ["Answers that check or retry"]
     assert told["rl"].verdict == "reproduced"
-    page = write(tmp_path).read_text()
+    (tmp_path / "seed-2").mkdir()
+    (tmp_path / "seed-2.log").touch()
+    page = write_all(tmp_path)["findings"].read_text()
     assert "seed 0: no answers of &#39;final&#39;" in page
+    assert "seed-2 has not begun" in page
 
 
 def test_a_single_run_without_a_bench_stage_speaks_of_its_own_evaluations(tmp_path):
@@ -141,7 +145,8 @@ def test_a_single_run_without_a_bench_stage_speaks_of_its_own_evaluations(tmp_pa
     write_lines(run / "stages" / "zero" / "eval-after.jsonl.gz", GOOD["zero"])
     assert found(run)["rl"].verdict == "reproduced"
     first = write(run).read_bytes(), (run / "findings.json").read_bytes()
-    assert first == (write(run).read_bytes(), (run / "findings.json").read_bytes())
+    assert write_all(run) == {"report": run / "report.html", "findings": run / "findings.html"}
+    assert first == ((run / "findings.html").read_bytes(), (run / "findings.json").read_bytes())
 
 
 def test_page_and_json_hold_every_number_with_its_n_interval_and_seeds(good):
@@ -161,6 +166,7 @@ def test_page_and_json_hold_every_number_with_its_n_interval_and_seeds(good):
 def test_a_run_without_a_findings_table_is_refused(tmp_path):
     run = build(tmp_path, {}, METRICS, (0,)) / "seed-0"
     (run / "recipe.toml").write_text('[run]\nname = "x"\n')
+    assert list(write_all(run)) == ["report"]
     with pytest.raises(RunError, match=r"recipe.toml has no \[findings\] table"):
         write(run)
 

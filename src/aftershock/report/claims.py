@@ -117,7 +117,7 @@ def _language(evidence: Evidence) -> Finding | None:
 
 def _abilities(evidence: Evidence) -> list[tuple[str, list[str], str, str]]:
     """Return (ability, tasks, metric, the paper's benchmark or "") of each column of the table."""
-    asked = evidence.tasks(evidence.parts.road[-1])
+    asked = list(dict.fromkeys(task for model in evidence.parts.road for task in evidence.tasks(model)))
     reasoning = [task for task in asked if task not in (*OPEN, *TAUGHT, CODE)]
     found = [
         ("reasoning", reasoning, "pass@1", "AIME 2024"),
@@ -175,10 +175,8 @@ def _count_changes(
             if abs(theirs) >= SAME:
                 same, other = same + (check.answer == "yes"), other + (check.answer == "no")
     p = mcnemar(same, other)
-    finding.notes.append(
-        f"{same} of {same + other} changes that are clear of 0 go the paper's way (exact sign test, p = {p:.3f}). "
-        "The paper gives no intervals, and its benchmarks are other tasks: what can be compared is the direction."
-    )
+    told = f"{same} of {same + other} changes that are clear of 0 go the paper's way (exact sign test, p = {p:.3f}). "
+    finding.notes += [told] if same + other else []
     if not any(check.number for check in finding.checks):
         finding.told = "not run"
     elif p < 0.05 and same > other:

@@ -244,10 +244,18 @@ class Evidence:
         return [name.removeprefix("quality/") for name in dict.fromkeys(names)]
 
 
+def seed_runs(folder: Path) -> list[Path]:
+    """Return the seed-N folders below, in the order of their numbers; none where the folder is a run itself."""
+    return sorted((one for one in folder.glob("seed-*") if one.is_dir()), key=lambda one: (len(one.name), one.name))
+
+
 def gather(folder: Path) -> Evidence:
-    """Read a run's folder, or a folder of seed-N runs; RunError where there is none, or no [findings] table."""
-    seeds = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
-    return Evidence([files.read(one) for one in seeds or [folder]])
+    """Read a run's folder, or those of its seeds that have begun; RunError without any, or without [findings]."""
+    seeds = seed_runs(folder)
+    begun = [one for one in seeds if (one / "recipe.toml").is_file()]
+    evidence = Evidence([files.read(one) for one in begun or [folder]])
+    evidence.missing += [f"{one.name} has not begun" for one in seeds if one not in begun]
+    return evidence
 
 
 def reduced(rows: Sequence[Row]) -> Answers:
