@@ -25,7 +25,7 @@ usd_per_hour = 1.0
 watts = 1.0
 [stage.start]
 kind = "pretrain"
-steps = 6
+steps = 4
 tokens_per_step = 256
 tokenizer = "base"
 max_tokens = 8

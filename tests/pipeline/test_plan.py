@@ -172,6 +172,15 @@ def test_price_and_power_of_the_recipe_win(recipe):
     assert found.bill([3600.0])["usd"] == [7.0]
 
 
+def test_seeds_multiply_the_whole_and_not_the_stages(recipe):
+    text = RL.format(source="base", more="")
+    once, thrice = plans.plan(recipe(text)), plans.plan(recipe(f"seeds = [4, 5, 6]\n{text}"))
+    assert thrice.stages == once.stages
+    assert thrice.seconds == [3 * seconds for seconds in once.seconds]
+    assert thrice.as_dict()["total"]["usd"] == thrice.bill(thrice.seconds)["usd"]
+    assert "\nall, 3 seeds " in str(thrice)
+
+
 def test_all_known_shapes_can_be_planned():
     for name in ("deepseek-ai/DeepSeek-R1", "meta-llama/Llama-3.1-8B"):
         assert sum(p.numel() for p in plans._shape(known_config(name)).parameters()) > 7e9
