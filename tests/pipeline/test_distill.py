@@ -10,13 +10,17 @@ import pytest
 
 from aftershock import toml
 from aftershock.errors import DataError, RecipeError
+from aftershock.generate import Completion
 from aftershock.models import load
-from aftershock.pipeline import execute
+from aftershock.pipeline import distill, execute
+from aftershock.pipeline.corpus import pack_traces
 from aftershock.pipeline.distill import _indices
+from aftershock.pipeline.evaluate import Judged
 from aftershock.recipe import load_recipe
 from aftershock.report import words
 from aftershock.run import Run
 from aftershock.sources import shipped_base
+from aftershock.tasks import Problem
 from aftershock.text import Tokenizer, train_tokenizer
 from aftershock.track import make_reporter
 
@@ -181,6 +185,22 @@ def test_every_epoch_takes_all_rows_in_an_order_of_its_own():
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     assert list(_indices(3, 7, 0, context))[:3] != [0, 0, 0]
+
+
+def test_the_end_token_that_a_student_wrote_has_its_loss_and_a_cut_one_has_none_to_learn(monkeypatch):
+    ended = Completion((0, 7), (5, 6, 1), (0.0,) * 3, (0.0,) * 3, "", "", "", "stop")
+    cut = Completion((0, 7), (5, 6, 5), (0.0,) * 3, (0.0,) * 3, "", "", "", "length")
+    monkeypatch.setattr(
+        distill, "sample", lambda *_: [Judged(Problem("t", "t-1", "?", "", "en", 1, {}), [ended, cut], [])]
+    )
+    monkeypatch.setattr(distill, "rows", lambda *_: [])
+    monkeypatch.setattr(distill, "draw_problems", lambda *_: [])
+    stage = load_recipe(RECIPE).stage["follower"]
+    context = SimpleNamespace(seed=0, name="follower", folder=SimpleNamespace(rollouts=lambda *_: None))
+    documents, told, sampled = distill._own(stage, context, None, None, [])(0)
+    (batch,) = pack_traces(documents, 64)
+    assert batch.tokens[batch.mask].tolist() == [5, 6, 1, 5, 6, 5]
+    assert (told["truncated"], sampled) == (0.5, 6)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ when it writes alone. R1's own distillation is another road: `sample` from the t
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from aftershock.address import generator
-from aftershock.cost import flops
+from aftershock.cost import Work, flops
 from aftershock.errors import DataError, RecipeError
 from aftershock.generate import Engine, SamplingParams
 from aftershock.learn import Distiller
@@ -21,26 +20,13 @@ from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import Document, draw_problems, pack_traces
 from aftershock.pipeline.evaluate import rows, sample
 from aftershock.pipeline.exam import examine
+from aftershock.pipeline.training import Metrics, train
 from aftershock.recipe import DistillStage, RewardTable
 from aftershock.tasks import Task
 from aftershock.text import Tokenizer
 from aftershock.verify.judge import Judge
 
-Lesson = tuple[
-    list[Document], dict[str, float], int
-]  # what a step trains on, what is told of it, tokens sampled for it
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What stays the same from step to step of one stage."""
-
-    stage: DistillStage
-    context: Context
-    engine: Engine
-    learner: Distiller
-    lesson: Callable[[int], Lesson]
-    configs: tuple[dict[str, Any], dict[str, Any]]  # the student's config.json and the teacher's
+Lesson = tuple[list[Document], Metrics, int]  # what a step trains on, what is told of it, tokens sampled for it
 
 
 def run(stage: DistillStage, context: Context) -> list[dict]:
@@ -57,7 +43,7 @@ def run(stage: DistillStage, context: Context) -> list[dict]:
 
         lesson = _own(stage, context, engine, judge, tasks) if stage.on_policy else _given(stage, context, tokenizer)
         before = exam("before", 0)
-        _train(Loop(stage, context, engine, learner, lesson, (student.config.to_dict(), teacher.config.to_dict())))
+        _train(stage, context, learner, lesson, student, teacher)
         after = exam("after", stage.steps)
     save(student, context.folder.model_folder)
     return [*before, *after]
@@ -130,25 +116,18 @@ def _indices(count: int, size: int, step: int, context: Context) -> Iterator[int
         yield orders[epoch][index]
 
 
-def _train(loop: Loop) -> None:
-    """Take the stage's steps from where the last checkpoint stands."""
-    stage, folder, learner = loop.stage, loop.context.folder, loop.learner
-    checkpoint = folder.resume()
-    if checkpoint:
-        learner.load_state(checkpoint.tensors, checkpoint.scalars)
-        loop.context.reporter.note(f"going on from step {checkpoint.step}")
-    for step in range(checkpoint.step if checkpoint else 0, stage.steps):
-        documents, told, sampled = loop.lesson(step)
+def _train(
+    stage: DistillStage, context: Context, learner: Distiller, lesson: Callable[[int], Lesson], *models: CausalLM
+) -> None:
+    """Take the steps; their work is the student's, and the teacher's forward on the same tokens."""
+    student, teacher = (model.config.to_dict() for model in models)
+
+    def take(step: int) -> tuple[Metrics, Work]:
+        documents, told, sampled = lesson(step)
         metrics = learner.step(pack_traces(documents, stage.optim.micro_tokens)) | told
         tokens = sum(len(document.tokens) for document in documents)
-        timings = folder.record(step + 1, metrics, {}, _work(loop, tokens, tokens / len(documents), sampled))
-        loop.context.reporter.step(step + 1, metrics, timings)
-        if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.steps:
-            folder.checkpoint(step + 1, *learner.state())
+        length = tokens / len(documents)
+        work = flops.work(student, length, tokens, sampled)
+        return metrics, replace(work, flops=work.flops + tokens * flops.forward(teacher, (length + 1) / 2))
 
-
-def _work(loop: Loop, tokens: int, length: float, sampled: int) -> flops.Work:
-    """Return a step's work: sampling and training the student, and the teacher's forward on the same tokens."""
-    student, teacher = loop.configs
-    work = flops.work(student, length, tokens, sampled)
-    return replace(work, flops=work.flops + tokens * flops.forward(teacher, (length + 1) / 2))
+    train(context, learner, stage.steps, stage.checkpoint_every, take)

@@ -2,7 +2,7 @@
 
 import torch
 
-from aftershock.cost import flops
+from aftershock.cost import Work
 from aftershock.errors import RecipeError
 from aftershock.generate import Engine
 from aftershock.learn import Learner
@@ -11,6 +11,7 @@ from aftershock.pipeline.card import write_card
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import Corpus, documents, pack_traces, texts
 from aftershock.pipeline.exam import examine, validation_loss
+from aftershock.pipeline.training import Metrics, train, work_on
 from aftershock.recipe import PretrainStage, RewardTable
 from aftershock.text import Tokenizer, train_tokenizer, zero_prompt
 from aftershock.verify.judge import Judge
@@ -58,24 +59,15 @@ def _tokenizer(stage: PretrainStage, context: Context, corpus: Corpus) -> Tokeni
 
 
 def _train(stage: PretrainStage, context: Context, model: CausalLM, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Take the stage's steps from where the last checkpoint stands."""
-    learner = Learner(model, stage.optim, None, stage.steps)
-    config = model.config.to_dict()
-    checkpoint = context.folder.resume()
-    if checkpoint:
-        learner.load_state(checkpoint.tensors, checkpoint.scalars)
-        context.reporter.note(f"going on from step {checkpoint.step}")
+    learner, config = Learner(model, stage.optim, None, stage.steps), model.config.to_dict()
     address, size = (context.seed, context.name), stage.optim.micro_tokens
-    heldout_documents = documents(corpus, tokenizer, HELDOUT_TOKENS, *address, "heldout", split="heldout")
-    heldout_batches = pack_traces(heldout_documents, size)
-    for step in range(checkpoint.step if checkpoint else 0, stage.steps):
+    heldout = pack_traces(documents(corpus, tokenizer, HELDOUT_TOKENS, *address, "heldout", split="heldout"), size)
+
+    def take(step: int) -> tuple[Metrics, Work]:
         found = documents(corpus, tokenizer, stage.tokens_per_step, *address, "train", step)
-        metrics = learner.step(pack_traces(found, size))
-        due = step + 1 == stage.steps or (step + 1) % stage.checkpoint_every == 0
-        if due:
-            metrics["validation_loss"] = validation_loss(model, heldout_batches)
-        tokens = sum(len(document.tokens) for document in found)
-        work = flops.work(config, tokens / len(found), tokens)
-        context.reporter.step(step + 1, metrics, context.folder.record(step + 1, metrics, {}, work))
-        if due:
-            context.folder.checkpoint(step + 1, *learner.state())
+        return learner.step(pack_traces(found, size)), work_on(config, [len(one.tokens) for one in found])
+
+    def validate(_: int) -> Metrics:
+        return {"validation_loss": validation_loss(model, heldout)}
+
+    train(context, learner, stage.steps, stage.checkpoint_every, take, validate)

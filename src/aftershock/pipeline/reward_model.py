@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from aftershock.address import generator
-from aftershock.cost import flops
+from aftershock.cost import Work
 from aftershock.errors import DataError
 from aftershock.learn.batch import Batch, pack_scored
 from aftershock.learn.preference import RewardLearner, score_all
@@ -18,6 +18,7 @@ from aftershock.pipeline.calibration import Forecast
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.preference import CENTRE, read
+from aftershock.pipeline.training import Metrics, train, work_on
 from aftershock.recipe import RewardModelStage
 from aftershock.sources import Row
 from aftershock.tasks import Problem, Split, Task
@@ -34,24 +35,19 @@ class Lesson:
     good: bool = True
     tokens: tuple[list[int], ...] = ()  # of each text with its prompt, as the model reads it
 
-    @property
-    def size(self) -> int:
-        """Tokens of all its texts."""
-        return sum(map(len, self.tokens))
-
 
 def run(stage: RewardModelStage, context: Context) -> list[dict]:
     """Train a reward model, save it with the centre of its scores, and measure it on what was held out."""
     source = model_folder(stage.source, context)
     tokenizer = Tokenizer.load(source)
-    train, held = ([*_fitting(part, stage, context, tokenizer)] for part in _lessons(stage, context))
-    if not train or not held:
+    lessons, held = ([*_fitting(part, stage, context, tokenizer)] for part in _lessons(stage, context))
+    if not lessons or not held:
         raise DataError(
-            f"stage {context.name!r}: {len(train)} examples to train on and {len(held)} held out; both are needed: "
+            f"stage {context.name!r}: {len(lessons)} examples to train on and {len(held)} held out; both are needed: "
             "give more data, a larger validation, or a larger max_length"
         )
     scorer = scorer_of(load(source, dtype=torch.float32), context.seed)
-    _train(stage, context, scorer, train, held)
+    _train(stage, context, scorer, lessons, held)
     scores = _scores(scorer, held, stage)
     centre = sum(map(sum, scores)) / sum(map(len, scores)) if stage.form == "pairwise" else 0.0
     scorer.config = replace(scorer.config, extras={**scorer.config.extras, CENTRE: centre})
@@ -75,29 +71,20 @@ def _measured(
 
 
 def _train(
-    stage: RewardModelStage, context: Context, scorer: Scorer, train: Sequence[Lesson], held: Sequence[Lesson]
+    stage: RewardModelStage, context: Context, scorer: Scorer, lessons: Sequence[Lesson], held: Sequence[Lesson]
 ) -> None:
-    """Take the steps from where the last checkpoint stands."""
-    steps, folder = _steps(len(train), stage, context), context.folder
+    steps = _steps(len(lessons), stage, context)
     context.begin(len(steps))
-    context.reporter.note(f"{len(train):,} examples, {len(steps):,} steps, {len(held):,} examples held out")
+    context.reporter.note(f"{len(lessons):,} examples, {len(steps):,} steps, {len(held):,} examples held out")
     learner = RewardLearner(scorer, stage.optim, stage.form == "pairwise", len(steps))
-    checkpoint = folder.resume()
-    if checkpoint:
-        learner.load_state(checkpoint.tensors, checkpoint.scalars)
-        context.reporter.note(f"going on from step {checkpoint.step}")
     config = scorer.config.to_dict() | {"vocab_size": 1}  # its head has one row
-    for step in range(checkpoint.step if checkpoint else 0, len(steps)):
-        chosen = [train[index] for index in steps[step]]
-        metrics = learner.step(_packed(chosen, stage))
-        due = step + 1 == len(steps) or (step + 1) % stage.checkpoint_every == 0
-        if due:
-            metrics |= _validation(scorer, held, stage)
-        tokens = sum(lesson.size for lesson in chosen)
-        work = flops.work(config, tokens / sum(len(lesson.texts) for lesson in chosen), tokens)
-        context.reporter.step(step + 1, metrics, folder.record(step + 1, metrics, {}, work))
-        if due:
-            folder.checkpoint(step + 1, *learner.state())
+
+    def take(step: int) -> tuple[Metrics, Work]:
+        chosen = [lessons[index] for index in steps[step]]
+        lengths = [len(tokens) for lesson in chosen for tokens in lesson.tokens]
+        return learner.step(_packed(chosen, stage)), work_on(config, lengths)
+
+    train(context, learner, len(steps), stage.checkpoint_every, take, lambda _: _validation(scorer, held, stage))
 
 
 def _steps(count: int, stage: RewardModelStage, context: Context) -> list[list[int]]:

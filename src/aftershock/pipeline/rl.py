@@ -18,6 +18,7 @@ from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.evaluate import Judged, consistencies, heldout, measure, rows, sample
 from aftershock.pipeline.exam import examine
 from aftershock.pipeline.preference import Preference
+from aftershock.pipeline.training import go_on
 from aftershock.recipe import PreferenceTable, RLStage
 from aftershock.tasks import Task
 from aftershock.text import Tokenizer
@@ -50,7 +51,8 @@ def run(stage: RLStage, context: Context) -> list[dict]:
     tasks = build_tasks(stage.tasks, context)
     context.begin(stage.steps)
     learner = Learner(policy, stage.optim, stage.loss, stage.steps * stage.minibatches)
-    preferences = [Preference.load(table, context, stage.optim.micro_tokens) for table in stage.preferences]
+    named = dict(zip((table.name for table in stage.tasks), tasks))
+    preferences = [Preference.load(table, context, stage.optim.micro_tokens, named) for table in stage.preferences]
     engine = Engine(policy, tokenizer, max_rows=stage.max_rows)
     with Judge(tasks, stage.reward, stage.max_tokens) as judge:
         loop = Loop(stage, context, tasks, engine, judge, learner, preferences, policy.config.to_dict())
@@ -67,7 +69,7 @@ def _train(loop: Loop) -> None:
     alarms = Alarms()
     for row in folder.history():
         alarms.see(row)
-    for step in range(_resume(loop), stage.steps):
+    for step in range(go_on(loop.context, loop.learner), stage.steps):
         judged, timings = _sample(loop, step)
         metrics = _describe(judged, stage.preferences) | _learn(loop, judged, timings)
         if stage.eval.every and (step + 1) % stage.eval.every == 0:
@@ -79,20 +81,12 @@ def _train(loop: Loop) -> None:
             folder.checkpoint(step + 1, *loop.learner.state())
 
 
-def _resume(loop: Loop) -> int:
-    checkpoint = loop.context.folder.resume()
-    if checkpoint is None:
-        return 0
-    loop.learner.load_state(checkpoint.tensors, checkpoint.scalars)
-    loop.context.reporter.note(f"going on from step {checkpoint.step}")
-    return checkpoint.step
-
-
 def _sample(loop: Loop, step: int) -> tuple[list[Judged], dict[str, float]]:
     """Draw problems and sample a group of each; with dynamic sampling, draw on until enough groups carry signal."""
     stage, began = loop.stage, time.perf_counter()
     active = [preference for preference in loop.preferences if step >= preference.table.from_step]
-    drawn = [(task, table.weight) for task, table in zip(loop.tasks, stage.tasks) if active or not task.open]
+    judged_now = [not task.open or any(task.name in one.tasks for one in active) for task in loop.tasks]
+    drawn = [(task, table.weight) for task, table, can in zip(loop.tasks, stage.tasks, judged_now) if can]
     tasks, weights = zip(*drawn)
     judged: list[Judged] = []
     spent = 0.0

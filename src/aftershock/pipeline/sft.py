@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from aftershock.cost import flops
+from aftershock.cost import Work
 from aftershock.errors import DataError
 from aftershock.generate import Engine
 from aftershock.learn import Batch, Learner, lora
@@ -15,6 +15,7 @@ from aftershock.pipeline import data
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import Document, pack_traces
 from aftershock.pipeline.exam import examine, validation_loss
+from aftershock.pipeline.training import Metrics, train, work_on
 from aftershock.recipe import RewardTable, SFTStage
 from aftershock.run import BEST
 from aftershock.text import Tokenizer
@@ -82,31 +83,31 @@ def _encoded(
 
 
 def _train(stage: SFTStage, context: Context, model: CausalLM, course: Course) -> None:
-    """Take the steps from where the last checkpoint stands; keep the weights of the best validation where it stops."""
-    learner = Learner(model, stage.optim, None, len(course.steps))
-    folder, config = context.folder, model.config.to_dict()
-    checkpoint = folder.resume()
-    if checkpoint:
-        learner.load_state(checkpoint.tensors, checkpoint.scalars)
-        context.reporter.note(f"going on from step {checkpoint.step}")
-    patience = Patience.over(folder.history(), stage.patience)
-    for step in range(checkpoint.step if checkpoint else 0, len(course.steps)):
-        if patience.spent:
-            context.reporter.note(f"no better validation loss in {stage.patience} looks: ending at step {step}")
-            break
+    """Take the steps, and keep the weights of the best validation where it stops early."""
+    learner, folder = Learner(model, stage.optim, None, len(course.steps)), context.folder
+    config, patience = model.config.to_dict(), Patience.over(folder.history(), stage.patience)
+
+    def take(step: int) -> tuple[Metrics, Work]:
         chosen = [course.documents[index] for index in course.steps[step]]
         metrics = learner.step(pack_traces(chosen, stage.optim.micro_tokens))
-        due = step + 1 == len(course.steps) or (step + 1) % stage.checkpoint_every == 0
-        if due and course.validation:
-            metrics["validation_loss"] = validation_loss(learner.model, course.validation)
-            patience = patience.seeing(metrics["validation_loss"])
-            if stage.patience and not patience.waited:
-                folder.checkpoint(step + 1, *learner.state(), place=BEST)
-        tokens = sum(len(document.tokens) for document in chosen)
-        work = flops.work(config, tokens / len(chosen), tokens)
-        context.reporter.step(step + 1, metrics, folder.record(step + 1, metrics, {}, work))
-        if due:
-            folder.checkpoint(step + 1, *learner.state())
+        return metrics, work_on(config, [len(document.tokens) for document in chosen])
+
+    def validate(done: int) -> Metrics:
+        nonlocal patience
+        if not course.validation:
+            return {}
+        loss = validation_loss(model, course.validation)
+        patience = patience.seeing(loss)
+        if stage.patience and not patience.waited:
+            folder.checkpoint(done, *learner.state(), place=BEST)
+        return {"validation_loss": loss}
+
+    def over(done: int) -> bool:
+        if patience.spent:
+            context.reporter.note(f"no better validation loss in {stage.patience} looks: ending at step {done}")
+        return patience.spent
+
+    train(context, learner, len(course.steps), stage.checkpoint_every, take, validate, over)
     best = folder.resume(BEST) if stage.patience and patience.waited else None
     if best:
         learner.load_state(best.tensors, best.scalars)
