@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -207,6 +208,18 @@ def test_the_command_line_prints_one_object_or_a_table(recipe, tmp_path, fake, m
         else:
             assert out.startswith("stage  kind  seeds  pass@1 after: mean (range)")
             assert out.splitlines()[-1] == f"next: open {tmp_path}/out0/seed-3/report.html"
+
+
+def test_a_recipe_with_findings_ends_with_their_page(recipe, tmp_path, fake, monkeypatch, capfd):
+    page = ModuleType("aftershock.report.findings")
+    page.write = lambda folder: folder / "findings.html"
+    monkeypatch.setitem(sys.modules, "aftershock.report.findings", page)
+    recipe.write_text(f'{RECIPE}[findings]\nbase = "start"\n')
+    monkeypatch.setattr(sys, "argv", ["aftershock", "run", str(recipe), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    assert capfd.readouterr().out.splitlines()[-1] == f"next: open {tmp_path}/out/findings.html"
 
 
 def test_the_table_has_the_mean_the_range_and_what_all_seeds_took():
