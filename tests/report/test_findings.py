@@ -11,9 +11,9 @@ from synthetic_seeds import answers, build, hacked, steps
 from aftershock.errors import RunError
 from aftershock.report import write_all
 from aftershock.report.claims import claims
-from aftershock.report.evidence import gather, reduced
+from aftershock.report.evidence import Number, gather, reduced
 from aftershock.report.findings import write
-from aftershock.report.verdicts import WORDS
+from aftershock.report.verdicts import WORDS, above, at_least
 
 GOOD = {
     "road-base": answers(0.2, 0.9, 0.2, 10, "good "),
@@ -72,23 +72,34 @@ def test_what_holds_is_reproduced(told):
     assert {name: finding.verdict for name, finding in told.items()} == dict.fromkeys(WORDS, "reproduced")
 
 
-WORSE = {
-    "rl": ({"zero": answers(0.0)}, []),
-    "reflection": ({}, steps("zero", check_or_retry_rate=(0.7, 0.3))),
-    "language": ({"reasoning": answers(0.7, 0.9)}, []),
-    "road": ({"final": answers(0.2, quality=0.1), "tuned": answers(0.7), "reasoning": answers(1.0, quality=0.9)}, []),
-    "distill": ({"student-qwen": answers(0.0)}, []),
-    "kept": ({"student-llama": answers(0.7)}, []),
-    "hacking": ({}, hacked(60)),
-}
+def test_what_does_not_hold_is_not_reproduced(tmp_path):
+    worse = {
+        "zero": answers(0.0),
+        "reasoning": answers(1.0, 0.9, 0.9),
+        "tuned": answers(0.7),
+        "final": answers(0.2, quality=0.1),
+        "student-qwen": answers(0.0),
+    }
+    metrics = [*steps("zero", check_or_retry_rate=(0.7, 0.3)), *hacked(60)]
+    told = found(build(tmp_path, GOOD | worse, metrics, (0,)))
+    assert {name: finding.verdict for name, finding in told.items()} == dict.fromkeys(WORDS, "not reproduced")
 
 
-@pytest.mark.parametrize("name", WORSE)
-def test_what_does_not_hold_is_not_reproduced(tmp_path, name):
-    models, metrics = WORSE[name]
-    kept = [row for row in METRICS if row["stage"] not in {new["stage"] for new in metrics}]
-    folder = build(tmp_path, GOOD | models, [*kept, *metrics], (0,))
-    assert found(folder)[name].verdict == "not reproduced"
+@pytest.mark.parametrize(
+    ("value", "low", "high", "risen", "ten_points"),
+    [
+        (0.2, 0.1, 0.3, "yes", "yes"),
+        (0.2, -0.1, 0.5, "not clear", "not clear"),
+        (0.05, 0.01, 0.09, "yes", "no"),
+        (-0.2, -0.3, -0.1, "no", "no"),
+        (0.1, 0.05, 0.15, "yes", "yes, but the interval holds +10.0"),
+    ],
+)
+def test_answers_follow_from_value_and_interval(value, low, high, risen, ten_points):
+    number = Number("x", "points", value, low, high, 20, "problems", {"0": value})
+    assert above("?", number).said == risen
+    assert at_least("?", number, 0.1).said == ten_points
+    assert above("?", None).said == "not run"
 
 
 def test_an_interval_that_holds_0_is_not_clear(tmp_path):
@@ -132,26 +143,28 @@ def test_a_road_half_way_shows_what_is_there(good, tmp_path):
     assert told["rl"].verdict == "reproduced"
     (tmp_path / "seed-2").mkdir()
     (tmp_path / "seed-2.log").touch()
-    page = write_all(tmp_path)["findings"].read_text()
-    assert "seed 0: no answers of &#39;final&#39;" in page
-    assert "seed-2 has not begun" in page
+    evidence = gather(tmp_path)
+    claims(evidence)
+    assert {"seed 0: no answers of 'final'", "seed-2 has not begun"} <= set(evidence.missing)
 
 
 def test_a_single_run_without_a_bench_stage_speaks_of_its_own_evaluations(tmp_path):
     run = build(tmp_path, {}, METRICS, (0,)) / "seed-0"
     recipe = (run / "recipe.toml").read_text()
-    (run / "recipe.toml").write_text(recipe.replace('table = "table"\n', ""))
+    own = recipe[: recipe.index("[findings]")] + '[findings]\nbase = "road-base"\nzero = "zero"\n'
+    (run / "recipe.toml").write_text(own)
     write_lines(run / "stages" / "zero" / "eval-before.jsonl.gz", GOOD["road-base"])
     write_lines(run / "stages" / "zero" / "eval-after.jsonl.gz", GOOD["zero"])
-    assert found(run)["rl"].verdict == "reproduced"
+    assert {name: finding.verdict for name, finding in found(run).items()} == dict.fromkeys(
+        ("rl", "reflection"), "reproduced"
+    )
     first = write(run).read_bytes(), (run / "findings.json").read_bytes()
     assert write_all(run) == {"report": run / "report.html", "findings": run / "findings.html"}
     assert first == ((run / "findings.html").read_bytes(), (run / "findings.json").read_bytes())
 
 
 def test_page_and_json_hold_every_number_with_its_n_interval_and_seeds(good):
-    page = write(good)
-    text = page.read_text()
+    text = write_all(good)["findings"].read_text()
     told = json.loads((good / "findings.json").read_text())
     assert [one["name"] for one in told["findings"]] == list(WORDS)
     numbers = [n for one in told["findings"] for n in [*one["numbers"], *(c["number"] for c in one["checks"])] if n]
