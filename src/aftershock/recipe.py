@@ -132,6 +132,7 @@ class PreferenceTable(_Table):
     """`[[stage.NAME.preferences]]`: a reward model's say in the reward, on the tasks that have no rule to judge by."""
 
     model: str  # an earlier stage of kind "reward_model"
+    tasks: tuple[str, ...] = ()  # which of them it judges; none named: all. R1 gave each prompt the model of its kind
     weight: float = Field(1.0, gt=0)
     from_step: int = Field(0, ge=0)  # R1 gave preference rewards only in the last 400 of 1,700 steps
 

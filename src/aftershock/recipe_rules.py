@@ -241,6 +241,10 @@ def _preference_faults(name: str, stage: Any, earlier: dict[str, Any]) -> Iterat
         place: toml.Key = ("stage", name, "preferences", index)
         if table.model not in models:
             yield (*place, "model"), f'is no earlier stage of kind "reward_model"{nearest(table.model, models)}'
+        asked = [task.name for task in stage.tasks]
+        for number, task in enumerate(table.tasks):
+            if task not in asked:
+                yield (*place, "tasks", number), f"is no task of the stage{nearest(task, asked)}"
         if table.from_step >= stage.steps:
             yield (*place, "from_step"), f"is past the stage's steps = {stage.steps}: it would never have a say"
     for index, source in enumerate(stage.data if isinstance(stage, RewardModelStage) else ()):

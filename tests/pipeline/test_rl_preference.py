@@ -149,6 +149,13 @@ def test_what_can_never_be_drawn_or_judged_is_refused_at_once(tmp_path: Path, ol
         go(tmp_path, "run", RECIPE.replace(old, new))
 
 
+def test_a_reward_model_judges_the_tasks_it_is_for(tmp_path: Path):
+    two = '[[stage.rl.tasks]]\nname = "help"\n\n[[stage.rl.preferences]]\ntasks = ["open_task.py:Sum"]\n'
+    run = go(tmp_path, "run", RECIPE.replace("[[stage.rl.preferences]]\n", two))
+    parts = {(r["task"], "preference/liking" in r["reward"]) for step in range(2, 7) for r in rollouts(run, step)}
+    assert parts == {("open", True), ("arithmetic", False)}
+
+
 def test_nothing_loads_or_judges_where_no_preference_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Open tasks are then measured, and never drawn."""
     monkeypatch.setattr(Preference, "load", None)

@@ -7,7 +7,7 @@ it is 0, and the value the chance of being safe.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aftershock.cost import flops
@@ -17,6 +17,7 @@ from aftershock.pipeline.context import Context, model_folder
 from aftershock.pipeline.data import Example, encode
 from aftershock.pipeline.evaluate import Judged
 from aftershock.recipe import PreferenceTable, RewardModelStage
+from aftershock.tasks import Task
 from aftershock.text import Message, Tokenizer, split
 from aftershock.text.reasoning import THINK_CLOSE
 from aftershock.verify.verdict import Reward
@@ -47,22 +48,28 @@ class Preference:
     scorer: Scorer
     tokenizer: Tokenizer
     micro_tokens: int
+    tasks: frozenset[str]  # names of the open tasks that it judges
 
     @classmethod
-    def load(cls, table: PreferenceTable, context: Context, micro_tokens: int) -> "Preference":
-        """Read the reward model that an earlier stage made."""
+    def load(
+        cls, table: PreferenceTable, context: Context, micro_tokens: int, tasks: Mapping[str, Task]
+    ) -> "Preference":
+        """Read the reward model that an earlier stage made; `tasks` are the stage's, by their names in the recipe."""
         stage, folder = context.recipe.stage[table.model], model_folder(table.model, context)
         scorer = load(folder, kind=Scorer)
         assert isinstance(scorer, Scorer)
         assert isinstance(stage, RewardModelStage)
-        return cls(table, stage.judges, scorer, Tokenizer.load(folder), micro_tokens)
+        judged = frozenset(tasks[name].name for name in table.tasks or tasks)
+        return cls(table, stage.judges, scorer, Tokenizer.load(folder), micro_tokens, judged)
 
     def judge(self, judged: Sequence[Judged]) -> tuple[list[Judged], float]:
         """Return the completions with this model's part and weight in their rewards, and the FLOPs that took.
 
         A completion without an answer after its reasoning is not scored: its part is 0, as it is where a rule judges.
+        Completions of tasks that this model doesn't judge stay as they are.
         """
-        texts = [(one.problem.prompt, completion) for one in judged for completion in one.completions]
+        mine = [one for one in judged if one.problem.task in self.tasks]
+        texts = [(one.problem.prompt, completion) for one in mine for completion in one.completions]
         documents = [
             read(({"role": "user", "content": prompt},), completion.text, self.judges, self.tokenizer)
             for prompt, completion in texts
@@ -72,7 +79,8 @@ class Preference:
         parts = iter([sigmoid(s - centre) if c.answer else 0.0 for s, (_, c) in zip(scores, texts)])
         tokens = sum(map(len, documents))
         spent = flops.forward(self.scorer.config.to_dict(), tokens / max(1, len(documents)) / 2) * tokens
-        return [replace(one, rewards=[self._add(r, next(parts)) for r in one.rewards]) for one in judged], spent
+        heard = iter([replace(one, rewards=[self._add(r, next(parts)) for r in one.rewards]) for one in mine])
+        return [next(heard) if one.problem.task in self.tasks else one for one in judged], spent
 
     def _add(self, reward: Reward, part: float) -> Reward:
         parts = {**reward.parts, f"preference/{self.table.model}": part}
