@@ -59,6 +59,8 @@ os.replace(out / "part", out / "called.json")
 print("all sorts of things")
 if "wait" in order:
     time.sleep(100)
+if "die" in order:
+    os.kill(os.getpid(), signal.SIGKILL)
 if "fail" in order:
     print("error: no luck", file=sys.stderr)
     sys.exit(1)
@@ -128,9 +130,10 @@ def test_each_seed_gets_the_command_a_folder_a_seed_and_its_share_of_threads(
         assert (out / f"seed-{seed}.log").exists() == (jobs > 1)
 
 
-def test_after_a_failure_no_other_seed_begins(recipe, tmp_path, fake):
-    fake(s3="fail")
-    with pytest.raises(RunError, match=r"^seed 3 failed with exit code 1\. What is done stays; .* --resume$"):
+@pytest.mark.parametrize(("order", "ended"), [("fail", "failed with exit code 1"), ("die", "was killed by signal 9")])
+def test_after_a_failure_no_other_seed_begins(recipe, tmp_path, fake, order, ended):
+    fake(s3=order)
+    with pytest.raises(RunError, match=rf"^seed 3 {ended}\. What is done stays; .* --resume$"):
         start(recipe, tmp_path / "out")
     assert called(tmp_path / "out", 1) is None
 
@@ -244,12 +247,13 @@ def command(recipe: Path, out: Path, *more: str) -> list[str]:
 
 
 def finish(recipe: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(command(recipe, out, "--json", *more), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command(recipe, out, "--json", *more), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     return done
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_seeds_leave_the_bytes_of_single_runs_one_by_one_or_side_by_side_killed_or_not(recipe, tmp_path):
     from aftershock.pipeline import execute
     from aftershock.run import Run
