@@ -273,7 +273,7 @@ class FindingsTable(_Table):
     A name is a stage of the recipe, or a model that the bench stage measures.
     """
 
-    table: str | None = None  # the stage of kind "bench" that measures them all on the same problems
+    table: str | None = None  # the stage of kind "bench" that measures them on the same problems; others may add to it
     base: str | None = None
     zero: str | None = None  # RL from the base alone
     consistent: str | None = None  # RL with the language reward, and the same without

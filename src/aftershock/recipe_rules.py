@@ -195,8 +195,9 @@ def _top_faults(tables: dict[str, Any]) -> Iterator[Fault]:
 def _part_faults(findings: FindingsTable, stages: dict[str, Any]) -> Iterator[Fault]:
     """Faults in who plays which part: each a stage or a model of the bench stage, and those of the right kind."""
     kinds = {name: getattr(stage, "kind", None) for name, stage in stages.items()}
-    measured = getattr(stages.get(findings.table or ""), "models", None)
-    known = list(dict.fromkeys([*stages, *(measured or ())]))
+    benches = [stage for stage in stages.values() if isinstance(stage, BenchStage)] if findings.table else []
+    measured = {model for stage in benches for model in stage.models}
+    known = list(dict.fromkeys([*stages, *sorted(measured)]))
     for part, said in findings.model_dump(exclude_none=True).items():
         for index, name in enumerate([said] if isinstance(said, str) else said):
             key: toml.Key = ("findings", part) if isinstance(said, str) else ("findings", part, index)
@@ -205,7 +206,7 @@ def _part_faults(findings: FindingsTable, stages: dict[str, Any]) -> Iterator[Fa
                 yield key, f"is no stage, and no model of the bench stage{nearest(name, known)} ({', '.join(known)})"
             elif wanted and kinds.get(name) not in (wanted, None):
                 yield key, f'should be a stage of kind "{wanted}"'
-            elif measured is not None and not wanted and name not in measured:
+            elif measured and not wanted and name not in measured:
                 yield key, f"is not among the models of {findings.table!r}, so it isn't measured; add it there"
 
 

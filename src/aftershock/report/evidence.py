@@ -136,9 +136,10 @@ class Evidence:
 
     def _rows(self, seed: str, model: str) -> list[Row]:
         if self.parts.table:
-            folder = self.runs[seed].folder / "stages" / self.parts.table
-            path = folder / f"eval-{quote(model, safe='')}.jsonl.gz"
-            return files.lines(path, []) if path.is_file() else []
+            benches = [stage for stage in self.runs[seed].stages if stage.table.get("kind") == "bench"]
+            benches.sort(key=lambda stage: stage.name != self.parts.table)
+            paths = [stage.folder / f"eval-{quote(model, safe='')}.jsonl.gz" for stage in benches]
+            return next((files.lines(path, []) for path in paths if path.is_file()), [])
         if model == self.parts.base:
             before = self.stage(seed, self.parts.zero or "")
             return before.before if before else []
