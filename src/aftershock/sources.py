@@ -13,8 +13,8 @@ from aftershock.errors import AftershockError, CheckpointError
 
 Row = Mapping[str, Any]
 # The models inside the package by name, with their folders under assets/: one that knows three families of reasoning,
-# and one for the whole road, which knows a little of everything.
-SHIPPED = {"base": "nano", "road-base": "nano-road"}
+# one for the whole road, which knows a little of everything, and two small dense ones for its students.
+SHIPPED = {"base": "nano", "road-base": "nano-road", "small-qwen": "nano-qwen", "small-llama": "nano-llama"}
 HUB = "hub:"  # before ORG/NAME, wherever a recipe names what is on the hub
 HUB_NAME = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # Safetensors alone: a pickle that was never fetched can't be opened.

@@ -36,6 +36,8 @@ LANGUAGES = {"en": "English", "zh": "Chinese"}
 SOURCES = {
     "base": "the nano base model that ships with aftershock",
     "road-base": "the nano base model for the whole road, which ships with aftershock",
+    "small-qwen": "a small dense base of Qwen's shape, which ships with aftershock",
+    "small-llama": "a small dense base of Llama's shape, which ships with aftershock",
 }
 
 
