@@ -125,6 +125,20 @@ def test_seeds_are_pooled_by_problem_and_shown_apart(good, tmp_path):
     assert (round(gain.value, 6), gain.n, gain.seeds) == (0.3, 20, {"0": 0.4, "1": pytest.approx(0.2)})
 
 
+def test_another_bench_stage_may_measure_what_the_table_does_not(good, tmp_path):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    for run in tmp_path.glob("seed-*"):
+        recipe = (run / "recipe.toml").read_text()
+        (run / "recipe.toml").write_text(recipe.replace("[findings]", '[stage.also]\nkind = "bench"\n\n[findings]'))
+        (run / "stages" / "also").mkdir()
+        moved = run / "stages" / "table" / "eval-plain.jsonl.gz"
+        moved.rename(run / "stages" / "also" / moved.name)
+        write_lines(run / "stages" / "also" / "eval-zero.jsonl.gz", answers(0.0))  # the table's own comes first
+    before, after = found(good), found(tmp_path)
+    assert after["language"].numbers == before["language"].numbers
+    assert after["rl"].checks == before["rl"].checks
+
+
 def test_a_road_half_way_shows_what_is_there(good, tmp_path):
     shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     for seed in ("seed-0", "seed-1"):
