@@ -1,13 +1,10 @@
-"""Killed at any moment and resumed, a run ends as one never disturbed; and its golden numbers stay where they are."""
+"""The same seed gives the same run, in parts or at once; its golden numbers stay where they are."""
 
 import hashlib
 import json
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,32 +38,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     finish(folder)
     return folder
-
-
-def kill_when(process: subprocess.Popen, folder: Path, lines: int, pause: float) -> None:
-    """Send SIGKILL a moment after metrics.jsonl has that many lines."""
-    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 120
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.stderr.read()[-2000:] if process.stderr else "ended early"
-        assert time.monotonic() < deadline, f"metrics.jsonl never had {lines} lines"
-        time.sleep(0.002)
-    time.sleep(pause)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-@pytest.mark.slow
-def test_killed_at_three_random_points_a_run_ends_the_same(undisturbed: Path, tmp_path: Path):
-    rng, folder = random.Random(), tmp_path / "run"
-    # One in the pretraining, two in the reinforcement learning: the lines are 12 and 8.
-    moments = [(line, rng.uniform(0, 0.1)) for line in (rng.randint(1, 11), rng.randint(12, 15), rng.randint(16, 19))]
-    for number, (line, pause) in enumerate(moments):
-        more = ["--resume"] if number else []
-        with subprocess.Popen(command(folder, *more), stderr=subprocess.PIPE, text=True) as process:
-            kill_when(process, folder, line, pause)
-    summary = finish(folder, "--resume")
-    assert summary["finished"]
-    assert fingerprint(folder) == fingerprint(undisturbed), f"killed at {moments}"
 
 
 def test_the_summary_has_the_agreed_shape(undisturbed: Path):

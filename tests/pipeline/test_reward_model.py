@@ -1,7 +1,6 @@
-"""A reward model learns what is preferred, is measured on what it has not seen, and resumes to the bit."""
+"""A reward model learns what is preferred and is measured on what it has not seen."""
 
 import gzip
-import hashlib
 import json
 import math
 import random
@@ -49,22 +48,16 @@ def pairs(folder: Path, count: int = 90) -> None:
             file.write(json.dumps({"prompt": f"{a}+{b}?", "chosen": chosen, "rejected": rejected}) + "\n")
 
 
-def run(folder: Path, out: str, recipe: str = RECIPE, resume: bool = False, breaks: int | None = None) -> Path:
+def run(folder: Path, out: str, recipe: str = RECIPE) -> Path:
     (folder / "r.toml").write_text(recipe)
-    return walk(folder / "r.toml", folder / out, resume, breaks)
+    return walk(folder / "r.toml", folder / out)
 
 
 def evals(folder: Path) -> dict[str, dict]:
     return {m["metric"]: m for m in json.loads((folder / "summary.json").read_text())["stages"][-1]["evals"]}
 
 
-def hashes(folder: Path) -> list[str]:
-    kept = ("model/model.safetensors", "model/config.json", "heldout.jsonl.gz", "calibration.json")
-    files = [*(folder / "stages/helpful" / name for name in kept), folder / "metrics.jsonl"]
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-
-
-def test_it_learns_is_measured_and_a_broken_run_goes_on_to_the_same_bits(tmp_path: Path):
+def test_it_learns_and_is_measured(tmp_path: Path):
     pairs(tmp_path)
     whole = run(tmp_path, "whole")
     found = evals(whole)
@@ -75,9 +68,6 @@ def test_it_learns_is_measured_and_a_broken_run_goes_on_to_the_same_bits(tmp_pat
     scores = [score for row in rows for score in json.loads(row)["scores"]]
     scorer = load(whole / "stages/helpful/model", kind=Scorer)
     assert scorer.config.extras[CENTRE] == pytest.approx(sum(scores) / len(scores))
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "broken", breaks=6)
-    assert hashes(run(tmp_path, "broken", resume=True)) == hashes(whole)
 
 
 def test_judgements_of_one_text_are_learnt_too(tmp_path: Path):

@@ -62,9 +62,7 @@ samples = 2
 """
 
 
-def go(
-    folder: Path, out: str, recipe: str = RECIPE, resume: bool = False, breaks: int | None = None
-) -> SimpleNamespace:
+def go(folder: Path, recipe: str = RECIPE) -> SimpleNamespace:
     (folder / "r.toml").write_text(recipe)
     shutil.copy(HERE / "open_task.py", folder)
     with open(folder / "pairs.jsonl", "w") as file:  # what is liked are answers that begin with 1, right or not
@@ -73,25 +71,16 @@ def go(
             file.write(json.dumps({"prompt": f"{number}+1", "chosen": chosen, "rejected": rejected}) + "\n")
     made = load_recipe(folder / "r.toml")
     preflight.check(made)
-    with Run.open(folder / out, made, toml.write(made.content()), resume) as run:
-        reporter = Reporters([])
-        if breaks is not None:
-            count = iter(range(breaks))
-
-            def step(*_):
-                if next(count, None) is None:
-                    raise KeyboardInterrupt
-
-            reporter.step = step
-        summary = execute(made, run, reporter)
-    lines = [json.loads(line) for line in (folder / out / "metrics.jsonl").read_text().splitlines()]
+    with Run.open(folder / "run", made, toml.write(made.content())) as run:
+        summary = execute(made, run, Reporters([]))
+    lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["stage"] == "rl"]
-    return SimpleNamespace(folder=folder / out, summary=summary, steps=steps, lessons=len(lines) - len(steps))
+    return SimpleNamespace(folder=folder / "run", summary=summary, steps=steps)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return go(tmp_path_factory.mktemp("pleasing"), "run")
+    return go(tmp_path_factory.mktemp("pleasing"))
 
 
 def rollouts(run: SimpleNamespace, step: int) -> list[dict]:
@@ -129,14 +118,6 @@ def test_the_truth_is_measured_before_and_after(run: SimpleNamespace):
     assert ("arithmetic", "quality", "after") not in told
 
 
-def test_a_broken_run_goes_on_to_the_same_bits(run: SimpleNamespace, tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, "broken", breaks=run.lessons + 3)
-    again = go(tmp_path, "broken", resume=True)
-    for name in ("metrics.jsonl", "stages/rl/model/model.safetensors"):
-        assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -146,12 +127,12 @@ def test_a_broken_run_goes_on_to_the_same_bits(run: SimpleNamespace, tmp_path: P
 )
 def test_what_can_never_be_drawn_or_judged_is_refused_at_once(tmp_path: Path, old: str, new: str, told: str):
     with pytest.raises(RecipeError, match=told):
-        go(tmp_path, "run", RECIPE.replace(old, new))
+        go(tmp_path, RECIPE.replace(old, new))
 
 
 def test_a_reward_model_judges_the_tasks_it_is_for(tmp_path: Path):
     two = '[[stage.rl.tasks]]\nname = "help"\n\n[[stage.rl.preferences]]\ntasks = ["open_task.py:Sum"]\n'
-    run = go(tmp_path, "run", RECIPE.replace("[[stage.rl.preferences]]\n", two))
+    run = go(tmp_path, RECIPE.replace("[[stage.rl.preferences]]\n", two))
     parts = {(r["task"], "preference/liking" in r["reward"]) for step in range(2, 7) for r in rollouts(run, step)}
     assert parts == {("open", True), ("arithmetic", False)}
 
@@ -161,6 +142,6 @@ def test_nothing_loads_or_judges_where_no_preference_is_given(tmp_path: Path, mo
     monkeypatch.setattr(Preference, "load", None)
     start, end = RECIPE.index("[[stage.rl.preferences]]"), RECIPE.index("[stage.rl.eval]")
     plain = RECIPE[:start] + RECIPE[end:]
-    run = go(tmp_path, "run", plain.replace("steps = 6", "steps = 1"))
+    run = go(tmp_path, plain.replace("steps = 6", "steps = 1"))
     assert {row["task"] for row in rollouts(run, 1)} == {"arithmetic"}
     assert ("open", "quality") in {(m["suite"], m["metric"]) for m in run.summary["stages"][1]["evals"]}

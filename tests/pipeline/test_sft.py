@@ -63,13 +63,10 @@ def digest(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("more", ["", "[stage.cold.lora]\nrank = 4\n"], ids=["whole", "adapters"])
-def test_it_learns_and_a_broken_run_goes_on_to_the_same_bits(tmp_path: Path, more: str):
+def test_it_learns_and_moves_what_it_may(tmp_path: Path, more: str):
     own_data(tmp_path)
     whole = run(tmp_path, "whole", RECIPE + more)
     assert losses(whole)[-1] < losses(whole)[0]
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "broken", RECIPE + more, breaks=3)
-    assert digest(run(tmp_path, "broken", RECIPE + more, resume=True)) == digest(whole)
     assert (whole / "stages/cold/adapter").exists() == bool(more)
     base = load(shipped_base()).state_dict()
     moved = [n for n, t in load(whole / "stages/cold/model").state_dict().items() if not torch.equal(t, base[n])]
