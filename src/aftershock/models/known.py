@@ -1,7 +1,9 @@
 """`config.json` of the published models that recipes name, so that plans and dry runs need no download.
 
-Sources: each model's own config.json on the hub, from which keys that change nothing here are left out. What a run
-loads is always the folder's own file.
+Sources: each model's own config.json on the hub, from which keys that change nothing here are left out. Those of the
+distilled models from 7B on and of Qwen3-8B are from memory: their sizes agree with the published counts to the last
+weight (see the tests), but nothing here has checked their positions and bases. What a run loads is always the folder's
+own file.
 """
 
 from collections.abc import Mapping
@@ -39,6 +41,19 @@ _LLAMA = {
     "tie_word_embeddings": False,
     "bos_token_id": 128000,
     "eos_token_id": 128001,
+}
+_QWEN3 = {
+    "model_type": "qwen3",
+    "vocab_size": 151936,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+    "tie_word_embeddings": False,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
 }
 _R1 = {
     "model_type": "deepseek_v3",
@@ -88,6 +103,8 @@ def _sized(hidden: int, inner: int, layers: int, heads: int, *tables: Mapping[st
 
 
 _WIDE = {"vocab_size": 152064, "num_key_value_heads": 4, "tie_word_embeddings": False}  # of the 7B
+_WIDER = {**_WIDE, "num_key_value_heads": 8, "max_position_embeddings": 131072, "bos_token_id": 151646}  # 14B, 32B
+_DISTILL = "deepseek-ai/DeepSeek-R1-Distill-"
 _KNOWN = {
     "Qwen/Qwen2.5-0.5B": _sized(896, 4864, 24, 14, _QWEN),
     "Qwen/Qwen2.5-1.5B": _sized(1536, 8960, 28, 12, _QWEN, {"max_position_embeddings": 131072}),
@@ -95,9 +112,13 @@ _KNOWN = {
     "Qwen/Qwen2.5-7B": _sized(3584, 18944, 28, 28, _QWEN, _WIDE, {"max_position_embeddings": 131072}),
     "Qwen/Qwen2.5-Math-1.5B": _sized(1536, 8960, 28, 12, _QWEN, _QWEN_MATH),
     "Qwen/Qwen2.5-Math-7B": _sized(3584, 18944, 28, 28, _QWEN, _WIDE, _QWEN_MATH),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _sized(
-        1536, 8960, 28, 12, _QWEN, _R1_DISTILL, {"tie_word_embeddings": False}
-    ),
+    f"{_DISTILL}Qwen-1.5B": _sized(1536, 8960, 28, 12, _QWEN, _R1_DISTILL, {"tie_word_embeddings": False}),
+    f"{_DISTILL}Qwen-7B": _sized(3584, 18944, 28, 28, _QWEN, _WIDE, _R1_DISTILL),
+    f"{_DISTILL}Qwen-14B": _sized(5120, 13824, 48, 40, _QWEN, _WIDER),
+    f"{_DISTILL}Qwen-32B": _sized(5120, 27648, 64, 40, _QWEN, _WIDER),
+    f"{_DISTILL}Llama-8B": _sized(4096, 14336, 32, 32, _LLAMA),
+    f"{_DISTILL}Llama-70B": _sized(8192, 28672, 80, 64, _LLAMA),
+    "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B": _sized(4096, 12288, 36, 32, _QWEN3),
     "meta-llama/Llama-3.1-8B": _sized(4096, 14336, 32, 32, _LLAMA),
     "deepseek-ai/DeepSeek-V3": _sized(7168, 18432, 61, 128, _R1),
     "deepseek-ai/DeepSeek-R1": _sized(7168, 18432, 61, 128, _R1),
