@@ -139,6 +139,15 @@ def test_another_bench_stage_may_measure_what_the_table_does_not(good, tmp_path)
     assert after["rl"].checks == before["rl"].checks
 
 
+def test_a_model_that_plays_two_parts_is_shown_once(good, tmp_path):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    for run in tmp_path.glob("seed-*"):
+        recipe = (run / "recipe.toml").read_text()
+        (run / "recipe.toml").write_text(recipe.replace('inconsistent = "plain"', 'inconsistent = "zero"'))
+    rows = found(tmp_path)["language"].figures[0]
+    assert str(rows).count("zero") == str(found(good)["language"].figures[0]).count("zero")
+
+
 def test_a_road_half_way_shows_what_is_there(good, tmp_path):
     shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     for seed in ("seed-0", "seed-1"):

@@ -91,7 +91,10 @@ def _reflection(evidence: Evidence) -> Finding | None:
 
 def _language(evidence: Evidence) -> Finding | None:
     parts, metric = evidence.parts, "language_consistency"
-    told = _coloured((parts.zero, "muted"), (parts.inconsistent, "ink"), (parts.consistent, "accent"))
+    twice = parts.inconsistent == parts.zero
+    told = _coloured(
+        (parts.zero, "muted"), (None if twice else parts.inconsistent, "ink"), (parts.consistent, "accent")
+    )
     if parts.consistent is None:
         return None
     finding = Finding("language")
