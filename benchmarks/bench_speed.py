@@ -11,10 +11,12 @@ import are outside both clocks.
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
+
+import paired
+import torch
 
 from aftershock.bench import inspect_adapter  # noqa: F401 its import is not what is timed
 from aftershock.bench.measure import measure
@@ -132,7 +134,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args()
     found = {
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": paired.machine(torch.get_num_threads()),
         "harness": harness(options.questions),
         "engine": engine(options.questions),
     }

@@ -12,12 +12,12 @@ a warm-up: by the clock, and in processor time, which other work on the machine 
 import argparse
 import json
 import math
-import platform
 import random
 import tempfile
 import time
 from pathlib import Path
 
+import paired
 import torch
 
 from aftershock.generate import Engine, SamplingParams
@@ -157,6 +157,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    before = paired.machine(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         model, tokenizer = make(folder)
         # random weights are near uniform over the vocabulary
@@ -169,13 +170,8 @@ def main():
             run(model, tokenizer, prompts[:4], SamplingParams(n=2, max_tokens=4, logit_bias=params.logit_bias), 8)
             share = prompts if args.all or name != "transformers" else prompts[::4]
             results[name] = measure(name, run, model, tokenizer, share, params, args.rows)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": args.threads,
-        "torch": torch.__version__,
-    }
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": args.rows, "results": results}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"machine": before, "rows": args.rows, "results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

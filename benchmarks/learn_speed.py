@@ -16,32 +16,13 @@ import time
 from pathlib import Path
 
 import torch
+from models_speed import NANO, TOKENS
 
 from aftershock.learn import Batch, Learner, Sample, pack
 from aftershock.learn.logprobs import CHUNK_BYTES, chunked
 from aftershock.models import build
 from aftershock.recipe import LossTable, OptimTable
 
-NANO = {
-    "model_type": "deepseek_v3",
-    "vocab_size": 512,
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "moe_intermediate_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "kv_lora_rank": 48,
-    "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 32,
-    "first_k_dense_replace": 1,
-    "n_routed_experts": 8,
-    "num_experts_per_tok": 2,
-    "n_shared_experts": 1,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 1024,
-}
-TOKENS = 16384
 VOCAB, WIDTH, POSITIONS = 129280, 64, 1024  # of the memory table
 
 
