@@ -56,8 +56,9 @@ def keep(told: Sequence[Mapping[str, Any]], note: str) -> None:
 
 
 def whole(told: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return the rows of whole steps and calls; parts and paces, with a colon in their names, are details of these."""
-    return [row for one in told for row in one["rows"] if ":" not in row["name"]]
+    """Return the rows of whole steps and calls, by the clock and in processor time; others are details of these."""
+    rows = [row for one in told for row in one["rows"]]
+    return [row for row in rows if ":" not in row["name"] or row["name"].endswith(": processor")]
 
 
 def main() -> None:
@@ -73,6 +74,8 @@ def main() -> None:
         keep(told, given.note)
         return
     rows = whole(told)
+    if not KEPT.is_file():
+        sys.exit(f"{KEPT} is missing: keep this machine's ratios first, with python benchmarks/ratios.py --keep")
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     there, here = ((one["machine"]["processor"], one["machine"]["threads"]) for one in (kept, told[-1]))
     if there != here:

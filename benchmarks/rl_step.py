@@ -19,6 +19,7 @@ weights, and ours samples in float32; only `trl-cb` casts its weights to bfloat1
 number of rows, ours has as many tokens as those rows have places.
 """
 
+import itertools
 import json
 import os
 import selectors
@@ -30,6 +31,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from typing import Any
 import paired
 
 SECONDS = 1800  # after which a side that has not answered is given up
+RATE = 1e-5
 PARTS = ("sample", "verify", "learn")
 VOCABULARY = 151936
 QWEN_05B = {  # config.json of Qwen/Qwen2.5-0.5B; the end token is our tokenizer's
@@ -172,6 +175,7 @@ class Coin:
         return None
 
 
+@cache
 def sums() -> Any:
     """Return the task that is asked."""
     from aftershock.tasks import task
@@ -189,52 +193,64 @@ def checked(problem: Any, text: str) -> bool:
     return answer is not None and sums().check(problem, answer).outcome == "right"
 
 
-def ours(case: Case, folder: Path) -> Iterator[dict[str, float]]:
-    """Yield what each step of ours took: the pipeline's own functions, with nothing recorded."""
+def our_loop(case: Case, folder: Path, judge: Any) -> Any:
+    """Return what the pipeline's RL stage holds from step to step, outside any run."""
     import torch
 
-    from aftershock.generate import Engine, SamplingParams
+    from aftershock.generate import Engine
     from aftershock.learn import Learner
     from aftershock.models import load
     from aftershock.pipeline import rl
-    from aftershock.pipeline.evaluate import prompt_tokens, sample
-    from aftershock.recipe import LossTable, OptimTable, RewardTable, RLStage, TaskTable
+    from aftershock.recipe import OptimTable, RLStage, TaskTable
     from aftershock.text import Tokenizer
+
+    task, policy = sums(), load(folder, dtype=torch.float32)
+    longest = max(len(our_prompt(folder, task.draw("train", number).prompt)) for number in range(8))
+    micro = max(64, case.micro_rows * (longest + case.max_tokens))
+    stage = RLStage(
+        kind="rl",
+        tasks=(TaskTable(name=task.name, difficulty=task.difficulty),),
+        steps=10**6,
+        problems_per_step=case.problems,
+        samples_per_problem=case.samples,
+        max_tokens=case.max_tokens,
+        optim=OptimTable(lr=RATE, precision=case.precision, micro_tokens=micro),
+    )
+    engine = Engine(policy, Tokenizer.load(folder), max_rows=case.problems * case.samples)
+    learner = Learner(policy, stage.optim, stage.loss, stage.steps)
+    nobody: Any = None  # no run is recorded, so nothing asks for the context
+    return rl.Loop(stage, nobody, [task], engine, judge, learner, [], policy.config.to_dict())
+
+
+def ours(case: Case, folder: Path) -> Iterator[dict[str, float]]:
+    """Yield what each step of ours took: the pipeline's own functions, with nothing recorded."""
+    from aftershock.generate import SamplingParams
+    from aftershock.pipeline import rl
+    from aftershock.pipeline.evaluate import sample
+    from aftershock.recipe import RewardTable
     from aftershock.verify.judge import Judge
 
-    task, tokenizer = sums(), Tokenizer.load(folder)
-    policy = load(folder, dtype=torch.float32)
-    longest = max(len(prompt_tokens(tokenizer, task.draw("train", n).prompt)) for n in range(64))
-    micro = max(64, case.micro_rows * (longest + case.max_tokens))
-    optim = OptimTable(lr=1e-5, precision=case.precision, micro_tokens=micro)
-    sizes = {"problems_per_step": case.problems, "samples_per_problem": case.samples, "max_tokens": case.max_tokens}
-    table = TaskTable(name=task.name, difficulty=task.difficulty)
-    stage = RLStage(kind="rl", tasks=(table,), steps=10**6, optim=optim, loss=LossTable(), **sizes)
-    learner = Learner(policy, stage.optim, stage.loss, stage.steps)
-    engine = Engine(policy, tokenizer, max_rows=case.problems * case.samples)
-    clock = Clock()
+    task, clock = sums(), Clock()
+    params = SamplingParams(n=case.samples, max_tokens=case.max_tokens)
     with ExitStack() as stack:
         judge: Any = Coin()
         if case.verdict == "check":
             judge = stack.enter_context(Judge([task], RewardTable(format=0.0), case.max_tokens))
-        clock.watch(engine, "generate", "sample")
+        loop = our_loop(case, folder, judge)
+        clock.watch(loop.engine, "generate", "sample")
         clock.watch(judge, "judge", "verify")
-        loop: Any = rl.Loop(stage, None, [task], engine, judge, learner, [], policy.config.to_dict())
-        params = SamplingParams(n=case.samples, max_tokens=case.max_tokens)
-        step = 0
-        while True:
+        for step in itertools.count():
             problems = [task.draw("train", step * case.problems + number) for number in range(case.problems)]
             clock.start()
-            judged = sample(engine, judge, problems, params, ("bench", step))
+            judged = sample(loop.engine, judge, problems, params, ("bench", step))
             rl._learn(loop, judged, {})
             told = clock.told(sum(len(c.tokens) for one in judged for c in one.completions))
-            if case.verdict == "check":
-                same = [checked(one.problem, c.text) for one in judged for c in one.completions]
-                assert same == [r.verdict.outcome == "right" for one in judged for r in one.rewards], "verdicts differ"
             rewards = [[reward.total for reward in one.rewards] for one in judged]
-            telling = sum(len(set(group)) > 1 for group in rewards) / len(rewards)
+            if case.verdict == "check":
+                same = [[float(checked(one.problem, c.text)) for c in one.completions] for one in judged]
+                assert same == rewards, "TRL's verdicts would not be ours"
+            telling = sum(len(set(group)) > 1 for group in rewards) / case.problems
             yield told | {"telling": telling, "right": sum(map(sum, rewards)) / case.problems / case.samples}
-            step += 1
 
 
 def theirs(case: Case, folder: Path, answer: Callable[[dict[str, float] | None], None]) -> None:
@@ -266,39 +282,12 @@ def theirs(case: Case, folder: Path, answer: Callable[[dict[str, float] | None],
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             answer(clock.told(int(made["tokens"])) | {"right": made["right"]})
 
-    rows = case.problems * case.samples
     with tempfile.TemporaryDirectory() as scratch:
-        config = GRPOConfig(
-            output_dir=scratch,
-            use_cpu=True,
-            bf16=case.precision == "bfloat16",
-            model_init_kwargs={"dtype": "float32"},
-            per_device_train_batch_size=min(case.micro_rows, rows),
-            gradient_accumulation_steps=rows // min(case.micro_rows, rows),
-            num_generations=case.samples,
-            max_completion_length=case.max_tokens,
-            temperature=1.0,
-            learning_rate=1e-5,
-            lr_scheduler_type="constant",
-            adam_beta1=0.9,
-            adam_beta2=0.95,
-            max_grad_norm=1.0,
-            loss_type="dapo",
-            epsilon=0.2,
-            epsilon_high=0.28,
-            beta=0.0,
-            gradient_checkpointing=False,
-            shuffle_dataset=False,
-            max_steps=case.warm + case.rounds,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            **continuous(case),
-        )
+        config = GRPOConfig(output_dir=scratch, **settings(case))
         trainer = GRPOTrainer(str(folder), reward, args=config, train_dataset=Dataset.from_list(prompts))
         trainer.add_callback(Watch())
-        ids = trainer.processing_class(text=[prompts[0]["prompt"]])["input_ids"][0]
+        reader: Any = trainer.processing_class
+        ids = reader(text=[prompts[0]["prompt"]])["input_ids"][0]
         assert ids == our_prompt(folder, problems[0].prompt), "the two sides read a prompt as other tokens"
         clock.watch(trainer, "_generate_single_turn", "sample")
         clock.watch(trainer, "_calculate_rewards", "verify")
@@ -306,10 +295,43 @@ def theirs(case: Case, folder: Path, answer: Callable[[dict[str, float] | None],
 
 
 def our_prompt(folder: Path, question: str) -> list[int]:
+    """Return the tokens of a question's prompt as our pipeline reads them."""
     from aftershock.pipeline.evaluate import prompt_tokens
     from aftershock.text import Tokenizer
 
     return prompt_tokens(Tokenizer.load(folder), question)
+
+
+def settings(case: Case) -> dict[str, Any]:
+    """Return TRL's settings: our loss and optimiser, and what it does not need for a step turned off."""
+    rows = case.problems * case.samples
+    return {
+        "use_cpu": True,
+        "bf16": case.precision == "bfloat16",
+        "model_init_kwargs": {"dtype": "float32"},
+        "per_device_train_batch_size": min(case.micro_rows, rows),
+        "gradient_accumulation_steps": rows // min(case.micro_rows, rows),
+        "num_generations": case.samples,
+        "max_completion_length": case.max_tokens,
+        "temperature": 1.0,
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "max_grad_norm": 1.0,
+        "loss_type": "dapo",
+        "epsilon": 0.2,
+        "epsilon_high": 0.28,
+        "beta": 0.0,
+        "gradient_checkpointing": False,
+        "shuffle_dataset": False,
+        "max_steps": case.warm + case.rounds,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        **continuous(case),
+    }
 
 
 def continuous(case: Case) -> dict[str, Any]:
