@@ -6,45 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftershock.cost import Work, flops, hardware
+from aftershock.cost import Work, flops, hardware, parameters
 from aftershock.cost.ledger import Ledger, price, total
+from aftershock.models.known import known_config
 
-V3 = {
-    "model_type": "deepseek_v3",
-    "vocab_size": 129280,
-    "hidden_size": 7168,
-    "num_hidden_layers": 61,
-    "first_k_dense_replace": 3,
-    "intermediate_size": 18432,
-    "moe_intermediate_size": 2048,
-    "num_attention_heads": 128,
-    "q_lora_rank": 1536,
-    "kv_lora_rank": 512,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-    "n_routed_experts": 256,
-    "num_experts_per_tok": 8,
-    "n_shared_experts": 1,
-}
-QWEN_7B = {
-    "vocab_size": 152064,
-    "hidden_size": 3584,
-    "num_hidden_layers": 28,
-    "intermediate_size": 18944,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-}
-
-
-def test_active_parameters_of_published_models():
-    assert flops.active_parameters(V3) == pytest.approx(37e9, rel=0.02)  # "37B activated for each token" [V3]
-    assert flops.active_parameters(QWEN_7B) == pytest.approx(7.6e9 - 152064 * 3584, rel=0.01)  # less the embedding
+V3, QWEN_7B = known_config("deepseek-ai/DeepSeek-V3"), known_config("Qwen/Qwen2.5-7B")
 
 
 def test_training_costs_six_times_the_parameters_where_context_is_short():
     cost = flops.work(QWEN_7B, length=1, trained_tokens=1).flops
-    assert cost == pytest.approx(6 * flops.active_parameters(QWEN_7B), rel=1e-3)
+    assert cost == pytest.approx(6 * parameters.multiplied(QWEN_7B), rel=1e-3)
 
 
 def test_work_adds_up():

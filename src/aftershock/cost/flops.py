@@ -2,16 +2,18 @@
 
 A multiply-add counts as two. Matrix products and attention are counted; norms, activations, rotary embedding and
 softmax are not, as is the field's habit (Kaplan et al., arXiv 2001.08361, 2.1; PaLM, arXiv 2204.02311, appendix B).
+Attention counts the positions a token may see: half of a causal sequence. A kernel that computes the whole square and
+masks it, as ours does on a CPU up to 384 tokens, spends twice that.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Sequence
 
+from aftershock.cost import parameters
 from aftershock.cost.ledger import Work
+from aftershock.cost.parameters import Config
 
 TRAINING = 3  # forward, and twice as much backward: one product for the inputs' gradients, one for the weights'
-
-Config = Mapping[str, Any]
 
 
 def forward(config: Config, context: float, latent: bool = False) -> float:
@@ -19,62 +21,93 @@ def forward(config: Config, context: float, latent: bool = False) -> float:
 
     `latent` is for MLA decoding on its compressed cache [V3 2.1.1]; it changes nothing in other models.
     """
-    layers = config["num_hidden_layers"]
-    return 2 * active_parameters(config) + layers * _attention(config, latent) * context
+    return 2 * parameters.multiplied(config) + config["num_hidden_layers"] * attention(config, latent) * context
+
+
+def training(
+    config: Config,
+    context: float,
+    *,
+    recompute: bool = False,
+    chunked: bool = False,
+    prediction: bool = False,
+    rank: int = 0,
+    targets: tuple[str, ...] = (),
+) -> float:
+    """Return the FLOPs that training spends on one token that attends to `context` positions.
+
+    `recompute`: each layer's forward runs again in the backward (Chen et al., arXiv 1604.06174), whole, where torch's
+    own leaves out a layer's last product. `chunked`: the head's does, as in learn/logprobs.py where logits pass its
+    limit. `prediction`: the multi-token-prediction modules are trained too [V3 2.2]. `rank` and `targets` are LoRA's
+    (arXiv 2106.09685): frozen weights need no gradient, nor does what lies before the first adapter.
+    """
+    head = 2 * parameters.head(config)
+    body, seen = 2 * parameters.multiplied(config) - head, config["num_hidden_layers"] * attention(config) * context
+    if rank:
+        frozen = (TRAINING - 1 + recompute) * body + (TRAINING - 1 + chunked) * head - 2 * _first_inputs(config)
+        return frozen + (TRAINING + recompute) * seen + _adapters(config, rank, targets, recompute)
+    spent = (TRAINING + recompute) * (body + seen) + (TRAINING + chunked) * head
+    return spent + (TRAINING + recompute) * _predicting(config, context) if prediction else spent
+
+
+def prefill(config: Config, length: int) -> float:
+    """Return the FLOPs of reading a prompt of `length` tokens into the cache; nothing is asked of the head."""
+    body = 2 * (parameters.multiplied(config) - parameters.head(config))
+    return length * (body + config["num_hidden_layers"] * attention(config) * (length + 1) / 2)
+
+
+def decode(config: Config, prompt: int, completion: int) -> float:
+    """Return the FLOPs of sampling one completion after a prompt whose last token is the first that is fed."""
+    return completion * forward(config, prompt + (completion - 1) / 2, latent=True)
+
+
+def even(lengths: Sequence[int]) -> float:
+    """Return the length of equal sequences whose tokens attend as far, on average, as those packed in `lengths` do.
+
+    >>> even([100, 100]), even([150, 50])
+    (100.0, 125.0)
+    """
+    return sum(length * length for length in lengths) / sum(lengths)
 
 
 def work(config: Config, length: float, trained_tokens: int = 0, sampled_tokens: int = 0) -> Work:
     """Return the work of training on and sampling so many tokens in sequences of `length` tokens on average.
 
     A token of a causal sequence sees half of it on average. Sampling counts each sampled token once; the prompt that
-    a group shares is left out.
+    a group shares is left out. What is computed twice to save memory counts once.
     """
     context = (length + 1) / 2
     trained = TRAINING * forward(config, context) * trained_tokens
     return Work(trained_tokens, sampled_tokens, trained + forward(config, context, latent=True) * sampled_tokens)
 
 
-def active_parameters(config: Config) -> int:
-    """Return how many weights one token is multiplied with: the head is among them, the embedding's look-up is not.
-
-    The multi-token-prediction layers are left out: they work in neither sampling nor reinforcement learning.
-    """
-    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
-    dense = layers if "n_routed_experts" not in config else min(layers, config.get("first_k_dense_replace", 0))
-    total = hidden * config["vocab_size"] + layers * _projections(config)
-    total += dense * 3 * hidden * config["intermediate_size"]
-    return total + (layers - dense) * _mixture(config) if layers > dense else total
-
-
-def _mixture(config: Config) -> int:
-    hidden, routed = config["hidden_size"], config["n_routed_experts"]
-    experts = config["num_experts_per_tok"] + (config.get("n_shared_experts") or 0)
-    return hidden * routed + experts * 3 * hidden * config["moe_intermediate_size"]
-
-
-def _projections(config: Config) -> int:
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    if "kv_lora_rank" not in config:
-        key_heads = config.get("num_key_value_heads") or heads
-        return 2 * hidden * _head_dim(config) * (heads + key_heads)
-    nope, rope, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
-    rank, query_rank = config["kv_lora_rank"], config.get("q_lora_rank")
-    query = heads * (nope + rope)
-    total = hidden * query_rank + query_rank * query if query_rank else hidden * query
-    # W_kvb costs the same applied to keys and values as absorbed into queries and outputs.
-    return total + hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
-
-
-def _attention(config: Config, latent: bool) -> int:
+def attention(config: Config, latent: bool = False) -> int:
     """Return the FLOPs of one layer's scores and weighted values for one query and one position."""
     heads = config["num_attention_heads"]
-    if "kv_lora_rank" not in config:
-        return 2 * heads * 2 * _head_dim(config)
+    if not parameters.is_latent(config):
+        return 2 * heads * 2 * parameters.head_dim(config)
     rank, rope = config["kv_lora_rank"], config["qk_rope_head_dim"]
     if latent:
         return 2 * heads * (rank + rope + rank)
     return 2 * heads * (config["qk_nope_head_dim"] + rope + config["v_head_dim"])
 
 
-def _head_dim(config: Config) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+def _predicting(config: Config, context: float) -> float:
+    depth = config.get("num_nextn_predict_layers") or 0
+    return 2 * parameters.predicting(config) + depth * attention(config) * context
+
+
+def _first_inputs(config: Config) -> int:
+    """Return the weights that read the first layer's input, whose gradient a frozen embedding doesn't ask for."""
+    first = parameters.block(config, 0)
+    readers = ("q_proj", "k_proj", "v_proj", "q_a_proj", "kv_a_proj_with_mqa")
+    return sum(math.prod(shape) for name, shape in first.items() if name.split(".")[-2] in readers and len(shape) > 1)
+
+
+def _adapters(config: Config, rank: int, targets: tuple[str, ...], recompute: bool) -> int:
+    """Return what adapters of `rank` add: B (A x) forward; backward the gradients of B, of A and of what lies between.
+
+    The gradient of x is the frozen weight's already (see learn/lora.py).
+    """
+    layers = parameters.adapted(config, targets).values()
+    return sum(2 * rank * ((1 + recompute) * (out + inside) + 2 * out + inside) for out, inside in layers)

@@ -52,15 +52,22 @@ def total(config: Config, prediction: bool = True) -> int:
 def active(config: Config) -> int:
     """Return how many weights work on one token: all but the experts it isn't sent to and the prediction modules.
 
-    The embedding counts whole, as in the 37B that V3's report gives.
+    Of an embedding that is no head as well it reads one row. So V3 has 36.6B: "37B" in its report, 36.7B in its files'.
     """
-    return sum(_used(config, name, shape) for name, shape in _chosen(config, prediction=False))
+    used = sum(_used(config, name, shape) for name, shape in _chosen(config, prediction=False))
+    return used if _is_tied(config) else used - head(config) + int(config["hidden_size"])
 
 
 def multiplied(config: Config) -> int:
     """Return how many weights one token is multiplied with: `active` less norms, biases and the embedding's look-up."""
     matrices = [(name, shape) for name, shape in _chosen(config, prediction=False) if is_matrix(name, shape)]
     return sum(_used(config, name, shape) for name, shape in matrices) + head(config) * _is_tied(config)
+
+
+def matrices(config: Config) -> int:
+    """Return the weights of all layers' matrices, every expert among them: what autocast copies."""
+    within = _chosen(config, prediction=False)
+    return sum(math.prod(s) for n, s in within if is_matrix(n, s) and n != "lm_head.weight")
 
 
 def predicting(config: Config) -> int:
@@ -108,6 +115,11 @@ def head_dim(config: Config) -> int:
     if config.get("model_type") == "qwen3" and "head_dim" not in config:
         return _QWEN3_HEAD
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def rope_dim(config: Config) -> int:
+    """Return how many values of a head are rotated."""
+    return int(config["qk_rope_head_dim"]) if is_latent(config) else head_dim(config)
 
 
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:

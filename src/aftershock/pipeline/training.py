@@ -48,4 +48,4 @@ def go_on(context: Context, learner: Learner) -> int:
 
 def work_on(config: Mapping[str, Any], lengths: Sequence[int]) -> Work:
     """Return the work of training a model on sequences of these lengths, in tokens."""
-    return flops.work(config, sum(lengths) / len(lengths), sum(lengths))
+    return flops.work(config, flops.even(lengths), sum(lengths))
