@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from aftershock import graph
-from aftershock.cost import flops, hardware, price
+from aftershock.cost import flops, hardware, memory, parameters, price
 from aftershock.cost.hardware import Hardware
 from aftershock.disk import read_json
 from aftershock.errors import CheckpointError, RecipeError
-from aftershock.models import CausalLM, ModelConfig
+from aftershock.models import ModelConfig
 from aftershock.models.known import known_config
 from aftershock.own import nearest
 from aftershock.pipeline.sampling import CHUNK
@@ -41,9 +41,6 @@ CPU_FLOPS_PER_CORE = 2e10
 # Of a GPU's dense bf16 peak. Assumed: nothing was measured on one. Decoding waits for memory, so it gets far less.
 GPU_TRAINING_SHARE, GPU_SAMPLING_SHARE = 0.25, 0.05
 GPU_FORWARD_SECONDS = 0.02  # that no forward is quicker than, however small the model: assumed too
-# Weights, gradients and Adam's two moments, all float32; a model that is only read has its weights alone.
-TRAINED_BYTES, READ_BYTES = 16, 4
-ACTIVATION_BYTES = 34  # a token, layer and unit of width, in half precision [arXiv 2205.05198, eq. 2, less attention]
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,9 @@ class Load:
     trained: float
     sampled: float
     length: float
+
+
+EMPTY = Load(0, 0, 0, PROMPT_TOKENS)  # of a stage whose data's size is unknown
 
 
 @dataclass(frozen=True)
@@ -216,11 +216,11 @@ def _stage_plan(
     steps, tokens = [math.ceil(load.steps) for load in loads], [load.trained + load.sampled for load in loads]
     if config is None:
         return StagePlan(name, stage.kind, inputs, None, None, steps, tokens, [])
-    count, memory = _memory(stage, _shape(config), _shape(other) if other else None)
+    count, held = parameters.total(config), max(_memory(stage, load, config, other) for load in loads or [EMPTY])
     seconds = [
         _seconds(stage, load, config, other, machine) / scenario.speed for load, scenario in zip(loads, SCENARIOS)
     ]
-    return StagePlan(name, stage.kind, inputs, count, memory, steps, tokens, seconds)
+    return StagePlan(name, stage.kind, inputs, count, held / 1e9, steps, tokens, seconds)
 
 
 def _bench_plan(models: Sequence[StagePlan]) -> StagePlan:
@@ -296,25 +296,23 @@ def _seconds(stage: Stage, load: Load, config: Config, other: Config | None, mac
     return arithmetic + forwards * GPU_FORWARD_SECONDS
 
 
-def _shape(config: Config) -> CausalLM:
-    """Return the model without its weights."""
-    import torch
+def _memory(stage: Stage, load: Load, config: Config, other: Config | None) -> float:
+    """Return the bytes a stage holds at its fullest, what it samples from and what it trains; the program itself apart.
 
-    with torch.device("meta"):
-        return CausalLM(ModelConfig.from_dict(config))
-
-
-def _memory(stage: Stage, model: CausalLM, other: CausalLM | None) -> tuple[int, float]:
-    """Return parameters, and the GB of weights, optimiser, activations and KV cache; the program itself apart."""
-    count, read = (sum(p.numel() for p in one.parameters()) if one else 0 for one in (model, other))
-    moves = not isinstance(stage, SampleStage | BenchStage) and not (isinstance(stage, SFTStage) and stage.lora)
-    total = float(count * (TRAINED_BYTES if moves else READ_BYTES) + read * READ_BYTES)
-    if not isinstance(stage, SampleStage | BenchStage):
-        width = model.config.num_hidden_layers * model.config.hidden_size
-        total += stage.optim.micro_tokens * width * ACTIVATION_BYTES
+    Cache and activations are both counted, since an allocator rarely gives back what the other one needs.
+    """
+    held = memory.weights(other) if other else 0.0
     if not isinstance(stage, RewardModelStage):
-        total += model.cache_bytes(getattr(stage, "max_rows", MAX_ROWS), PROMPT_TOKENS + stage.max_tokens)
-    return count, total / 1e9
+        rows = getattr(stage, "max_rows", MAX_ROWS)
+        held += memory.sampling(config, rows, PROMPT_TOKENS, stage.max_tokens)
+    if isinstance(stage, SampleStage | BenchStage):
+        return held + memory.weights(config)
+    tokens, half = stage.optim.micro_tokens, stage.optim.precision == "bfloat16"
+    scored = 0 if isinstance(stage, RewardModelStage) else tokens  # its head reads one position of each document
+    shape = memory.Shape.even(tokens, load.length, scored)
+    lora = stage.lora if isinstance(stage, SFTStage) else None
+    rank, targets = (lora.rank, lora.targets) if lora else (0, ())
+    return held + memory.training(config, shape, half=half, rank=rank, targets=targets)
 
 
 def _row(stage: StagePlan) -> list[str]:
