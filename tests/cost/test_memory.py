@@ -1,0 +1,120 @@
+"""Bytes from config.json and a batch's shape, against what tensors and processes really take."""
+
+import json
+import os
+import subprocess
+import sys
+
+import peak_of_process as peak
+import pytest
+import torch
+from small_configs import CONFIGS
+
+from aftershock.cost import memory, parameters
+from aftershock.generate import Engine, SamplingParams, decoder, rows
+from aftershock.generate.engine import BYTES_A_LOGIT
+from aftershock.learn import Learner, Sample, logprobs, pack
+from aftershock.models import build, layers
+from aftershock.models.known import known_config
+from aftershock.recipe import LossTable, OptimTable
+from aftershock.text import Tokenizer
+
+LENGTHS = {"plain": [200, 180, 90, 90, 50, 30, 17], "fused too": [400, 420, 120, 60, 390]}
+VOCAB = 300
+# Two are foretold too low, and why is not known to the byte: measured 18% more where attention reads latents from the
+# cache (products that copy what they read, it seems), 10% more where a mixture trains in bfloat16.
+WIDER = {"sampling latents": 0.25, "latent in half": 0.15}
+
+
+def test_constants_are_those_of_the_code():
+    assert (memory.BLOCKS, memory.SHORT, memory.CHUNK) == (layers._BLOCKS, layers._SHORT, logprobs.CHUNK_BYTES)
+    assert (memory.ROWS, memory.POSITIONS, memory.STAGED) == (decoder.ROWS, decoder.POSITIONS, decoder.STAGED)
+    assert (memory.TOKEN_RECORD, memory.LOGIT_RECORD) == (rows.BYTES_A_TOKEN, BYTES_A_LOGIT)
+
+
+def kept(model, batch, half) -> int:
+    """Return the bytes of what a forward saves for its backward, weights apart, each storage once."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    saved = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t)
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        logprobs.token_logprobs(model, batch.tokens, batch.segments, batch.mask)
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in saved)}
+    return sum(size for place, size in storages.items() if place not in weights)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_forward_keeps_is_foretold_almost_to_the_byte(name, lengths, half):
+    config, scored = CONFIGS[name], sum(lengths) - 2 * len(lengths)
+    samples = [Sample((1, 1), (2,) * (n - 2), (0.0,) * (n - 2), 1.0) for n in lengths]
+    (batch,) = pack(samples, 1 << 20)
+    shape = memory.Shape.of(lengths, scored)
+    foretold = memory.activations(config, shape, half) + scored * VOCAB * 4
+    assert foretold == pytest.approx(kept(build(config, seed=0).train(), batch, half), rel=0.005)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_state_is_what_the_learner_holds(name):
+    model = build(CONFIGS[name], seed=0)
+    learner = Learner(model, OptimTable(), LossTable())
+    learner.step(pack([Sample((1,) * 9, (2,) * 9, (0.0,) * 9, 1.0)], 1 << 20))
+    unused = [weight for weight in model.parameters() if weight.grad is None]
+    moments = [t for state in learner.optimiser.state.values() for t in state.values() if t.ndim]
+    held = [
+        *model.parameters(),
+        *moments,
+        *unused,
+        *unused,
+        *(w.grad for w in model.parameters() if w.grad is not None),
+    ]
+    assert memory.training_state(CONFIGS[name]) == pytest.approx(sum(t.nbytes for t in held), rel=0.01)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("max_rows", "prompt", "longest", "completions"), [(64, 30, 100, 5), (5, 7, 9, 50), (1, 1, 1, 1)]
+)
+def test_sampling_reserves_what_the_engine_reserves(name, max_rows, prompt, longest, completions):
+    model = build(CONFIGS[name], seed=0)
+    engine = Engine(model, Tokenizer.load("src/aftershock/assets/nano"), max_rows=max_rows)
+    reserved = engine.memory(SamplingParams(max_tokens=longest), prompt, completions)
+    assert memory.sampling(CONFIGS[name], max_rows, prompt, longest, completions) == reserved
+    filled = engine.memory(SamplingParams(max_tokens=longest), prompt)
+    assert memory.sampling(CONFIGS[name], max_rows, prompt, longest) == filled
+
+
+def test_published_sizes():
+    r1, students = known_config("deepseek-ai/DeepSeek-R1"), known_config("deepseek-ai/DeepSeek-R1-Distill-Llama-70B")
+    assert memory.cache(r1, 1, 1, 2) == 70_272  # 576 values in 61 layers: "70.272 KB" [arXiv 2505.09343, table 1]
+    assert memory.cache(students, 1, 1, 2) == 327_680  # 8 heads of 128, keys and values, 80 layers
+    assert memory.training_state(students) == 16 * parameters.total(
+        students
+    )  # 16 bytes a weight [ZeRO, 1910.02054, 3.1]
+    assert memory.training_state(students, memory.ADAM_8BIT) < 10.1 * parameters.total(students)
+    adapted = memory.training_state(students, rank=16)
+    assert 8 * parameters.total(students) * 0.9 < adapted < 8.2 * parameters.total(students)
+
+
+def foretold(name: str) -> float:
+    if name in peak.SAMPLED:
+        config = peak.SAMPLED[name]
+        held = memory.sampling(config, peak.ROWS, peak.PROMPT, peak.LONGEST, peak.ROWS, 4)
+        return memory.weights(config) + held
+    config, count, precision, again, rank = peak.TRAINED[name]
+    lengths = peak.lengths(count)
+    shape = memory.Shape.of([length + peak.PROMPT for length in lengths], sum(lengths))
+    return memory.training(config, shape, half=precision == "bfloat16", recompute=again, rank=rank)
+
+
+@pytest.mark.slow
+def test_peaks_of_real_processes_are_foretold():
+    # Every tensor of 64 KiB or more gets pages of its own, given back when it is freed: resident is what is alive.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, "tests/cost/peak_of_process.py"]
+    told = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=True).stdout
+    measured = {line["name"]: line["bytes"] for line in map(json.loads, told.splitlines())}
+    assert measured.keys() == {*peak.TRAINED, *peak.SAMPLED}
+    off = {name: foretold(name) / size - 1 for name, size in measured.items()}
+    assert all(abs(error) < WIDER.get(name, 0.1) for name, error in off.items()), off
