@@ -89,7 +89,7 @@ def test_every_model_is_measured_on_every_suite_under_its_name(whole: Path):
 
 def test_the_report_and_the_table_show_them_side_by_side(whole: Path):
     page = render(read(whole))
-    assert page.count("Models on the same held-out problems") == 1
+    assert page.count("models on the same held-out problems") == 1
     assert all(f'<th scope="row">{model}</th>' in page for model in ("base", "start", "./a copy"))
     assert "answered the same held-out problems" in page
     assert [row.split("  ")[0] for row in bench(evals(whole)).splitlines()[3:6]] == ["base", "start", "./a copy"]

@@ -85,6 +85,7 @@ def render(run: RunFiles) -> str:
         description=str(_dict(run.recipe.get("run")).get("description") or ""),
         stages=stages,
         leading=next((stage for stage in reversed(stages) if stage.headlines), None),
+        benches=[stage for stage in stages if stage.models],
         costs=costs,
         total=_total(costs),
         assumptions=_assumptions(run),
