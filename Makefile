@@ -1,11 +1,12 @@
-# `make demo` trains R1-Zero from the shipped base and opens its report; `make test` checks the code and runs the tests.
+# `make demo` trains R1-Zero from the shipped base and opens its report; `make test` checks the code and runs the tests;
+# `make bench` measures a small set of speeds against others' and compares the ratios with the kept ones.
 # Each sets up all it needs in .venv; a stamp file makes the second time quick.
 
 PYTHON ?= python3
 RUN := runs/demo
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo.stamp
@@ -22,6 +23,9 @@ lint: .venv/dev.stamp
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+
+bench: .venv/dev.stamp
+	"$(BIN)/python" benchmarks/ratios.py
 
 clean:
 	rm -rf .venv

@@ -117,11 +117,16 @@ def tell(row: Row) -> None:
     )
 
 
-def report(rows: Sequence[Row], given: argparse.Namespace, before: Mapping[str, object], **more: object) -> None:
-    """Print or write the rows with the machine (as it was `before` them), the note and whatever else is to be told."""
+def report(
+    rows: Sequence[Row], given: argparse.Namespace, before: Mapping[str, object], done: bool = True, **more: object
+) -> None:
+    """Write the rows with the machine (as it was `before` them), the note and whatever else is to be told.
+
+    A long benchmark calls it after each case, not yet `done`, so that what was measured outlives being stopped.
+    """
     told = {"rows": [asdict(row) for row in rows], "machine": dict(before), "note": given.note, **more}
     text = json.dumps(told, indent=1, ensure_ascii=False)
-    if given.json:
+    if given.json and done:
         print(text)
     if given.out:
         given.out.write_text(text + "\n", encoding="utf-8")

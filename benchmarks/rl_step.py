@@ -466,6 +466,7 @@ def main() -> None:
             for row in rows(case, told):
                 paired.tell(row)
                 found.append(row)
+            paired.report(found, given, before, done=False, steps=steps, failed=failed)
     paired.report(found, given, before, steps=steps, failed=failed)
 
 

@@ -1,0 +1,83 @@
+"""What the comparing benchmarks share: alternation, ratios with intervals, and what counts as a regression."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+try:
+    import paired
+    import ratios
+finally:
+    sys.path.pop(0)
+
+SECONDS = st.lists(st.floats(0.01, 100), min_size=1, max_size=9)
+
+
+def row(ratio, low, high, name="step"):
+    return {"name": name, "ratio": ratio, "low": low, "high": high, "n": 7}
+
+
+def test_sides_take_turns_and_neither_always_comes_first():
+    order = []
+    told = paired.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert "".join(order) == "abbaab"
+    assert {name: len(values) for name, values in told.items()} == {"a": 3, "b": 3}
+
+
+def test_a_ratio_above_one_says_that_ours_is_better_whatever_the_unit():
+    assert paired.compare("x", [1.0] * 3, [4.0] * 3, "s").ratio == 4.0
+    assert paired.compare("x", [1.0] * 3, [4.0] * 3, "tokens/s").ratio == 0.25
+
+
+def test_what_slows_a_whole_round_leaves_the_ratio_and_its_interval():
+    found = paired.compare("x", [1.0, 5.0, 2.0, 9.0, 1.0, 3.0], [2.0, 10.0, 4.0, 18.0, 2.0, 6.0], "s")
+    assert (found.ratio, found.low, found.high, found.n) == (2.0, 2.0, 2.0, 6)
+    assert (found.ours, found.theirs) == (2.5, 5.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SECONDS, st.lists(st.floats(0.5, 3), min_size=9, max_size=9))
+def test_the_interval_holds_the_ratio_and_stays_within_the_rounds(ours, factors):
+    theirs = [value * factor for value, factor in zip(ours, factors)]
+    found = paired.compare("x", ours, theirs, "s", digits=12)
+    seen = [b / a for a, b in zip(ours, theirs)]
+    slack = 1e-9 * max(seen)
+    assert min(seen) - slack <= found.low <= found.ratio + slack
+    assert found.ratio - slack <= found.high <= max(seen) + slack
+
+
+@pytest.mark.parametrize(
+    ("now", "fell"),
+    [
+        (row(10, 9, 11), False),
+        (row(9.1, 9.0, 9.2), False),  # clear, and less than 10%
+        (row(8.5, 8, 10.5), False),  # its own interval holds the kept ratio
+        (row(8.5, 8, 8.9), True),
+        (row(14, 13, 15), False),
+    ],
+)
+def test_a_ratio_falls_when_it_is_ten_percent_worse_beyond_doubt(now, fell):
+    assert bool(ratios.fallen([row(10, 9.5, 10.5)], [now])) == fell
+
+
+def test_a_kept_ratio_of_wide_interval_takes_more_to_fall():
+    assert not ratios.fallen([row(10, 8, 12)], [row(8.5, 8.4, 8.9)])
+
+
+def test_a_row_that_is_measured_no_more_has_fallen_and_a_new_one_has_not():
+    (said,) = ratios.fallen([row(2, 1, 3, "gone")], [row(1, 1, 1, "new")])
+    assert said.startswith("gone:")
+
+
+def test_the_kept_ratios_are_rows():
+    kept = json.loads(ratios.KEPT.read_text())["rows"]
+    assert kept
+    assert not ratios.fallen(kept, kept)
+    fields = asdict(paired.compare("x", [1.0], [1.0], "s")).keys()
+    assert all(one.keys() == fields for one in kept)
