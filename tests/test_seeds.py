@@ -149,6 +149,7 @@ def test_after_a_failure_those_at_work_go_on_to_their_end(recipe, tmp_path, fake
 def test_ctrl_c_ends_every_process(recipe, tmp_path, fake, monkeypatch, order):
     fake(s3=order, s1=order)
     monkeypatch.setattr(seeds, "GRACE", 0.3)
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     found = []
 
     def interrupt():
@@ -157,9 +158,12 @@ def test_ctrl_c_ends_every_process(recipe, tmp_path, fake, monkeypatch, order):
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        start(recipe, tmp_path / "out", jobs=2)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(recipe, tmp_path / "out", jobs=2)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, kept)
     assert len(found) == 2
     assert gone(found)
 

@@ -72,6 +72,7 @@ def _moved(tables: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:
     taken = {*SHIPPED, *stages}  # what these mean comes before what a path does
 
     def move(key: str, text: str) -> str:
+        """Return a text as it must read; a task's or a cleaner's may have a path on either side of a colon."""
         if text in taken or text.startswith(HUB):
             return text
         if key in _MODEL_KEYS:

@@ -148,6 +148,25 @@ def test_a_model_that_plays_two_parts_is_shown_once(good, tmp_path):
     assert str(rows).count("zero") == str(found(good)["language"].figures[0]).count("zero")
 
 
+@pytest.mark.parametrize(
+    ("control", "verdict"), [(9.0, "not clear: control had 75% of student-qwen's FLOPs"), (12.0, "reproduced")]
+)
+def test_a_control_with_less_compute_proves_nothing(good, tmp_path, control, verdict):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    spent = {"student-qwen": 10.0, "lessons": 2.0, "control": control}
+    for run in tmp_path.glob("seed-*"):
+        recipe = (
+            (run / "recipe.toml").read_text().replace('from = "qwen-base"', 'from = "qwen-base"\ndata = ["lessons"]', 1)
+        )
+        (run / "recipe.toml").write_text(
+            recipe.replace("[stage.table]", '[stage.lessons]\nkind = "sample"\n\n[stage.table]')
+        )
+        stages = [{"name": name, "kind": "x", "flops": flops, "evals": []} for name, flops in spent.items()]
+        summary = json.loads((run / "summary.json").read_text()) | {"stages": stages}
+        (run / "summary.json").write_text(json.dumps(summary))
+    assert found(tmp_path)["distill"].verdict == verdict
+
+
 def test_a_road_half_way_shows_what_is_there(good, tmp_path):
     shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     for seed in ("seed-0", "seed-1"):

@@ -1,8 +1,8 @@
 """Bytes that training and sampling hold, worked out from config.json and the shape of a batch alone.
 
 What is counted is what our learner and engine keep alive at their fullest moment. What a process holds beyond that is
-not here: its libraries (about 0.3 GB), and pages that an allocator keeps for later, which
-under glibc's and many batches of changing shape came to more than everything that is alive (see docs/log.md).
+not here: its libraries (about 0.3 GB), and pages that an allocator keeps for later, which under glibc's and many
+batches of changing shape came to more than everything that is alive (docs/log.md).
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,8 @@ ADAM_8BIT = 2 * (1 + 4 / 256)
 # What the learner's packing, attention and head do, and the engine's layout; the tests hold these against both.
 BLOCKS, SHORT = 4, 384  # padded blocks of a batch; up to so many tokens, a CPU computes attention's square plainly
 CHUNK = 1 << 26  # bytes of logits at once
-ROWS, POSITIONS, STAGED = (
-    8,
-    16,
-    16,
-)  # what decoded rows and cached positions are rounded up to; prompts prefilled at once
+ROWS, POSITIONS = 8, 16  # what decoded rows and cached positions are rounded up to
+STAGED = 16  # prompts prefilled at once
 TOKEN_RECORD, LOGIT_RECORD = 12, 40  # bytes that the engine keeps of a drawn token, and spends on a logit
 INDEX = 8
 

@@ -8,6 +8,7 @@ from aftershock.report.evidence import Evidence, Number, Unit
 from aftershock.report.figures import Colour
 from aftershock.report.plots import curves, forest, ladder, pleasing
 from aftershock.report.verdicts import (
+    EQUAL,
     FLOOR,
     KEPT,
     PAPER,
@@ -213,7 +214,7 @@ def _distill(evidence: Evidence) -> Finding | None:
     finding.numbers += _present(level for *_, level in levels)
     rows = [(m, [(level, colour)]) for m, colour, level in levels if level is not None]
     finding.figures += forest("pass@1 on held-out problems", rows, [], "pass@1, %")
-    finding.notes += _compute(evidence, [m for m, _ in models])
+    _compare_compute(evidence, finding, control, own or list(students))
     return finding
 
 
@@ -222,16 +223,28 @@ def _source(evidence: Evidence, stage: str) -> str | None:
     return tables[0].get("from") if tables else None
 
 
-def _compute(evidence: Evidence, stages: Sequence[str]) -> list[str]:
-    """Say what training took, where the summaries tell."""
-    told = []
-    for name in stages:
-        found = [
-            stage.record.get("flops") for seed in evidence.runs if (stage := evidence.stage(seed, name)) is not None
-        ]
-        flops = [float(value) for value in found if isinstance(value, int | float)]
-        told += [f"{name} {sum(flops) / len(flops):.2g} (mean of {len(flops)})"] if flops else []
-    return [f"FLOPs of the stages, evaluations included: {', '.join(told)}."] if told else []
+def _compare_compute(evidence: Evidence, finding: Finding, control: str, students: Sequence[str]) -> None:
+    """Say what each took, where the summaries tell; a control that had less than a student proves nothing."""
+    spent = {name: flops for name in (control, *students) if (flops := _flops(evidence, name))}
+    if len(spent) < 2:
+        return
+    told = ", ".join(f"{name} {flops:.2g}" for name, flops in spent.items())
+    finding.notes.append(f"FLOPs, evaluations and a student's lessons included, means over seeds: {told}.")
+    most = max((name for name in spent if name != control), key=spent.__getitem__)
+    share = spent.get(control, 0.0) / spent[most]
+    if share < EQUAL and finding.verdict == "reproduced":
+        finding.told = f"not clear: {control} had {share:.0%} of {most}'s FLOPs"
+
+
+def _flops(evidence: Evidence, stage: str) -> float:
+    """Return the FLOPs of a stage and of the stages that made its data, the mean over seeds; 0 where unknown."""
+    totals = []
+    for seed in evidence.runs:
+        there = evidence.stage(seed, stage)
+        parts = [there, *(evidence.stage(seed, name) for name in (there.table.get("data", ()) if there else ()))]
+        known = [float(one.record["flops"]) for one in parts if one is not None and one.record.get("flops")]
+        totals += [sum(known)] if known else []
+    return sum(totals) / len(totals) if totals else 0.0
 
 
 def _kept(evidence: Evidence) -> Finding | None:

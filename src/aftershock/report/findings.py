@@ -1,12 +1,10 @@
 """The findings page: what R1's paper found, and whether these runs found it too, as HTML and as JSON."""
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aftershock import pages
+from aftershock import disk, pages
 from aftershock.report import figures
 from aftershock.report.claims import claims
 from aftershock.report.evidence import Evidence, Number, gather
@@ -33,15 +31,9 @@ def write(folder: Path) -> Path:
     pages.need(f"aftershock report {folder}")
     evidence = gather(Path(folder))
     found = claims(evidence)
-    _replace(folder / "findings.json", json.dumps(as_dict(evidence, found), ensure_ascii=False, indent=1) + "\n")
-    return _replace(folder / "findings.html", render(evidence, found))
-
-
-def _replace(path: Path, text: str) -> Path:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    disk.write_json(folder / "findings.json", as_dict(evidence, found))
+    disk.write_bytes(folder / "findings.html", render(evidence, found).encode())
+    return folder / "findings.html"
 
 
 def as_dict(evidence: Evidence, found: list[Finding]) -> dict[str, Any]:

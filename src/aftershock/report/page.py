@@ -1,7 +1,6 @@
 """Put the page together: read, choose, draw, fill the template, and replace the old page in one move."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from aftershock import pages
+from aftershock import disk, pages
 from aftershock.alarms import Alarm, alarms_in
 from aftershock.cost.ledger import total
 from aftershock.report import words
@@ -63,11 +62,8 @@ class Cost:
 
 def make(folder: Path) -> Path:
     """Write `folder/report.html`, first under another name, so that a reader never meets half a page."""
-    page = render(read(folder))
     target = folder / "report.html"
-    partial = target.with_suffix(".html.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
+    disk.write_bytes(target, render(read(folder)).encode())
     return target
 
 

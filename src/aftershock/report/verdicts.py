@@ -11,6 +11,7 @@ from aftershock.report.figures import Chart, Colour
 
 Answer = Literal["yes", "no", "not clear"]
 FLOOR, POINTS, KEPT = 0.95, 0.10, 0.90  # consistency, student over control, student over teacher: what we ask of ours
+EQUAL = 0.95  # of a student's FLOPs, from which a control had the same compute
 PAPER = ("R1-Zero", "Dev1", "Dev2", "Dev3", "R1")
 SAME = 1.0  # percentage points under which two of the paper's rows don't differ
 
@@ -41,7 +42,8 @@ WORDS = {  # of each finding: its title, and the rule that its verdict follows
     "distill": (
         "On a small model, distillation beats reinforcement learning",
         f"Reproduced where the student of the control's own base is at least {100 * POINTS:.0f} points of pass@1 above "
-        "the control on the same held-out problems, its interval clear of 0.",
+        "the control on the same held-out problems, its interval clear of 0, and the control had at least "
+        f"{EQUAL:.0%} of the FLOPs of the students' training and of the sampling of their lessons.",
     ),
     "kept": (
         "Students keep most of their teacher's score",
