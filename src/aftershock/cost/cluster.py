@@ -58,12 +58,18 @@ def chip(name: str) -> Chip:
     if found is None:
         raise RecipeError(f"no machine is named {name!r}{nearest(name, rows)}; the table has {', '.join(rows)}")
     row = rows[found]
-    terms = {key: float(row[key]) for key in ("usd_per_hour", "watts")}
-    memory, bandwidth, link, network = (
-        float(row[key]) * 1e9 for key in ("memory_gb", "memory_gbps", "link_gbps", "network_gbps")
+    return Chip(
+        found,
+        memory=float(row["memory_gb"]) * 1e9,
+        bf16=float(row["bf16_tflops"]) * 1e12,
+        fp8=float(row["fp8_tflops"]) * 1e12,
+        bandwidth=float(row["memory_gbps"]) * 1e9,
+        link=float(row["link_gbps"]) * 1e9,
+        network=float(row["network_gbps"]) * 1e9,
+        usd_per_hour=float(row["usd_per_hour"]),
+        watts=float(row["watts"]),
+        source=row["source"],
     )
-    peaks = (float(row[key]) * 1e12 for key in ("bf16_tflops", "fp8_tflops"))
-    return Chip(found, memory, *peaks, bandwidth, link, network, **terms, source=row["source"])
 
 
 def parse(text: str) -> Cluster:
