@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aftershock.cost import Work, flops, hardware, parameters
 from aftershock.cost.ledger import Ledger, price, total
-from aftershock.models.known import known_config
+from aftershock.known import known_config
 
 V3, QWEN_7B = known_config("deepseek-ai/DeepSeek-V3"), known_config("Qwen/Qwen2.5-7B")
 

@@ -13,9 +13,9 @@ from small_configs import CONFIGS
 from aftershock.cost import memory, parameters
 from aftershock.generate import Engine, SamplingParams, decoder, rows
 from aftershock.generate.engine import BYTES_A_LOGIT
+from aftershock.known import known_config
 from aftershock.learn import Learner, Sample, logprobs, pack
 from aftershock.models import build, layers
-from aftershock.models.known import known_config
 from aftershock.recipe import LossTable, OptimTable
 from aftershock.text import Tokenizer
 

@@ -7,10 +7,10 @@ import torch
 from small_configs import CONFIGS, DENSE, MIXTURE
 
 from aftershock.cost import parameters
+from aftershock.known import known_config, names
 from aftershock.learn import lora
 from aftershock.models import ModelConfig
 from aftershock.models.causal_lm import empty
-from aftershock.models.known import known_config, names
 from aftershock.recipe import LoraTable
 
 FORMS = {

@@ -3,8 +3,8 @@
 import pytest
 
 from aftershock.errors import AftershockError
+from aftershock.known import known_config, names
 from aftershock.models import ModelConfig
-from aftershock.models.known import known_config, names
 from aftershock.pipeline import dry
 from aftershock.recipe import load_recipe
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from aftershock import preflight
 from aftershock.disk import read_json
+from aftershock.known import known_config
 from aftershock.models import build, save
-from aftershock.models.known import known_config
 from aftershock.pipeline import execute
 from aftershock.pipeline.clean import clean, cleaners
 from aftershock.pipeline.corpus import draw_problems

@@ -13,8 +13,8 @@ from aftershock.cost import flops, hardware, memory, parameters, price
 from aftershock.cost.hardware import Hardware
 from aftershock.disk import read_json
 from aftershock.errors import CheckpointError, RecipeError
+from aftershock.known import known_config
 from aftershock.models import ModelConfig
-from aftershock.models.known import known_config
 from aftershock.own import nearest
 from aftershock.pipeline.sampling import CHUNK
 from aftershock.recipe import (

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from aftershock.errors import CheckpointError
+from aftershock.known import known_config, names
 from aftershock.models import ModelConfig
 from aftershock.models.causal_lm import empty
-from aftershock.models.known import known_config, names
 
 # The tensors in the safetensors files on the hub, as the hub's own metadata counts them (bfloat16 files: half of
 # `total_size` in model.safetensors.index.json). Tied heads are stored once, so counted once.

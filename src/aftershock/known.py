@@ -1,4 +1,4 @@
-"""`config.json` of the published models that recipes name, so that plans and dry runs need no download.
+"""`config.json` of the published models that recipes name, so that plans and dry runs need neither download nor torch.
 
 Sources: each model's own config.json on the hub, from which keys that change nothing here are left out. Those of the
 distilled models from 7B on and of Qwen3-8B are from memory: their sizes agree with the published counts to the last
