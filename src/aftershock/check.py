@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aftershock.cost import hardware
+from aftershock.cost import cluster, hardware, measure
 from aftershock.disk import free_bytes, size
 from aftershock.errors import SandboxError
 
@@ -59,6 +59,34 @@ def findings(full: bool = False) -> Iterator[Finding]:
     yield base_model()
     for module in OPTIONAL:
         yield optional(module)
+
+
+def measured() -> Iterator[Finding]:
+    """Measure this machine's speeds for half a minute and keep them; beside each its peak where the table has one."""
+    import torch
+
+    busy = os.getloadavg()[0] > hardware.cores() / 2
+    machine = measure.measure()
+    name = hardware.gpu(torch.cuda.get_device_name(0)).name if torch.cuda.is_available() else hardware.cpu_name()
+    chip = cluster.chip(name) if name in {row["name"] for row in hardware.table()} else None
+    yield Finding("product, float32", "OK", f"{_rate(machine.matmul_flops, 'FLOP')}, {machine.cores} threads")
+    yield Finding(
+        "product, bfloat16", "OK", _beside(machine.matmul_flops_bf16, "FLOP", chip.bf16 if chip else None, name)
+    )
+    yield Finding("memory bandwidth", "OK", _beside(machine.bandwidth, "B", chip.bandwidth if chip else None, name))
+    yield Finding("forward of one token", "OK", f"{1000 * machine.forward_seconds:.2f} ms, the nano base model")
+    if busy:
+        yield Finding("load", "WARN", "others were at work, so all of these are too low", "measure on an idle machine")
+    yield Finding("kept", "OK", f"{measure.path()}, for aftershock plan")
+
+
+def _rate(value: float, unit: str) -> str:
+    return f"{value / 1e12:,.1f} T{unit}/s" if value >= 1e12 else f"{value / 1e9:,.1f} G{unit}/s"
+
+
+def _beside(value: float, unit: str, peak: float | None, name: str) -> str:
+    told = f"{value / peak:.0%} of {name}'s peak of {_rate(peak, unit)}" if peak else f"no peak of {name} is known"
+    return f"{_rate(value, unit)}, {told}"
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:

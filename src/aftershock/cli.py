@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Whatever is heavy is imported inside the command that needs it."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -300,6 +301,7 @@ def bench(
 @app.command()
 def check(
     full: Annotated[bool, typer.Option("--full", help="Also try torch.compile, which takes up to a minute.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Also measure speeds, for plans: 30 seconds.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -308,15 +310,18 @@ def check(
 
     found = []
     with _errors(debug, as_json), _stdout_for_json(as_json):
-        from aftershock.check import findings
+        from aftershock.check import findings, measured
+        from aftershock.cost.measure import kept
 
-        for finding in findings(full):
+        for finding in itertools.chain(findings(full), measured() if measure else ()):
             found.append(finding)
             if not as_json:
                 print(finding)
     failed = any(finding.level == "FAIL" for finding in found)
     if as_json:
-        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}, ensure_ascii=False))
+        told = {"ok": not failed, "findings": [asdict(finding) for finding in found]}
+        machine = kept() if measure else None
+        print(json.dumps(told | ({"machine": asdict(machine)} if machine else {}), ensure_ascii=False))
     else:
         print("next: mend what says FAIL" if failed else "next: make demo, or: aftershock run --help")
     raise typer.Exit(FAILED if failed else 0)

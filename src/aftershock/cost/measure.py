@@ -1,0 +1,112 @@
+"""What this machine does in a second: products of matrices, bytes of memory moved, and the least time of a forward."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aftershock import disk
+from aftershock.cost import hardware
+from aftershock.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
+
+SECONDS_EACH = 3.0  # for each of five rates, so that all take some 15 seconds and a slow machine under 30
+SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices: small enough for a CPU without bf16, large enough for a GPU
+ARRAY_BYTES = 2**29  # well over any cache; a machine of little memory takes a sixteenth of what it has
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured, with `cores` threads at work: FLOP/s, bytes a second, seconds of a nano model's forward.
+
+    `bandwidth` is the greater of a copy's (bytes read and written) and a sum's. `forward_seconds` is that of one token:
+    what no forward is quicker than, however small the model.
+    """
+
+    matmul_flops: float
+    matmul_flops_bf16: float
+    bandwidth: float
+    forward_seconds: float
+    when: str
+    torch: str
+    cores: int
+
+
+def path() -> Path:
+    """Return where the last measurement of this machine is kept, whether or not it is there."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "aftershock" / "machine.json"
+
+
+def kept() -> Machine | None:
+    """Return the last measurement; None where there is none, a damaged one, or one of another version's form."""
+    try:
+        return Machine(**disk.read_json(path()))
+    except (TypeError, RunError):
+        return None
+
+
+def measure(seconds_each: float = SECONDS_EACH) -> Machine:
+    """Measure the first GPU, or else the CPU with torch's threads, and keep it at `path()`."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = Machine(
+        matmul_flops=_product(device, torch.float32, seconds_each),
+        matmul_flops_bf16=_product(device, torch.bfloat16, seconds_each),
+        bandwidth=_bandwidth(device, seconds_each),
+        forward_seconds=_forward(device, seconds_each),
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        torch=torch.__version__,
+        cores=torch.get_num_threads(),
+    )
+    disk.write_json(path(), asdict(machine))
+    return machine
+
+
+def _quickest(act: Callable[[], object], device: str, seconds: float) -> float:
+    """Return the seconds of the quickest try, after one that warms up; others' work only ever adds to it."""
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    act()
+    wait()
+    tries, end = list[float](), time.perf_counter() + seconds
+    while not tries or time.perf_counter() < end:
+        began = time.perf_counter()
+        act()
+        wait()
+        tries.append(time.perf_counter() - began)
+    return min(tries)
+
+
+def _product(device: str, dtype: "torch.dtype", seconds: float) -> float:
+    import torch
+
+    matrix = torch.rand(SIDE[device], SIDE[device], device=device).to(dtype)
+    return 2 * SIDE[device] ** 3 / _quickest(lambda: matrix @ matrix, device, seconds)
+
+
+def _bandwidth(device: str, seconds: float) -> float:
+    import torch
+
+    count = min(ARRAY_BYTES, hardware.memory_bytes() // 16) // 4
+    source, target = (torch.ones(count, device=device) for _ in range(2))
+    copy, read = _quickest(lambda: target.copy_(source), device, seconds), _quickest(source.sum, device, seconds)
+    return max(8 * count / copy, 4 * count / read)
+
+
+def _forward(device: str, seconds: float) -> float:
+    import torch
+
+    from aftershock.models import load
+    from aftershock.sources import shipped_base
+
+    model, token = load(shipped_base()).to(device).eval(), torch.zeros(1, 1, dtype=torch.long, device=device)
+    with torch.no_grad():
+        return _quickest(lambda: model(token), device, seconds)
