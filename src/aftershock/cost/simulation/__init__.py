@@ -1,0 +1,7 @@
+"""An RL run on a cluster, simulated: who waits for whom, what failures cost, how stale the data gets."""
+
+from aftershock.cost.simulation.learner import simulate
+from aftershock.cost.simulation.outcome import Outcome, describe
+from aftershock.cost.simulation.setup import Lengths, Rates, Setup
+
+__all__ = ["Lengths", "Outcome", "Rates", "Setup", "describe", "simulate"]

@@ -1,0 +1,134 @@
+"""What is simulated, in plain numbers."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+
+from aftershock.address import key, uniforms
+from aftershock.errors import RecipeError
+
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Speeds of one engine (the chips that decode together) and of one learner chip.
+
+    A decode step of `n` rows takes `decode_fixed + decode_row * n` seconds; a row's part has the reading of its cache
+    in it. `prefill` and `train` are tokens a second, `step_fixed` the seconds of a step that no token adds to.
+    """
+
+    decode_fixed: float
+    decode_row: float
+    train: float
+    step_fixed: float = 0.0
+    prefill: float = math.inf
+    judge: float = 0.0
+    weight_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Completions' lengths: lognormal, `sigma` of the logarithm, cut at `cap`; `mean` is that of what is left."""
+
+    mean: float
+    sigma: float
+    cap: float
+
+    @cached_property
+    def mu(self) -> float:
+        """The logarithm's mean at which the cut lengths have theirs."""
+        low, high = math.log(self.mean) - self.sigma**2, math.log(self.cap) + 20 * self.sigma + 1
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._cut_mean(middle) < self.mean else (low, middle)
+        return (low + high) / 2
+
+    def _cut_mean(self, mu: float) -> float:
+        if not self.sigma:
+            return min(math.exp(mu), self.cap)
+        z = (math.log(self.cap) - mu) / self.sigma
+        body = math.exp(mu + self.sigma**2 / 2) * _NORMAL.cdf(z - self.sigma)
+        return body + self.cap * _NORMAL.cdf(-z)
+
+    def longest(self, count: int) -> float:
+        """Return the expected longest of `count`: the integral of one minus the distribution's power."""
+        at = np.linspace(0, self.cap, 20_001)
+        logs = (np.log(np.maximum(at, 1e-9)) - self.mu) / max(self.sigma, 1e-9)
+        below = np.array([_NORMAL.cdf(z) for z in logs])
+        return float(np.trapezoid(1 - below**count, at))
+
+    def draw(self, keys: np.ndarray, nth: np.ndarray) -> np.ndarray:
+        """Return the `nth` length of each key, float64[n] of whole tokens (Box and Muller, 1958)."""
+        first, second = uniforms(keys, 2 * nth), uniforms(keys, 2 * nth + 1)
+        normal = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
+        return np.clip(np.rint(np.exp(self.mu + self.sigma * normal)), 1, self.cap)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run to simulate: `samplers` and `learners` are chips; without learners the samplers train, in turn.
+
+    A step learns from `batch` completions in groups of `group`. `staleness` is how many updates sampling may run
+    ahead: 0 is synchronous, 1 one step off. `in_order`: a step takes the groups that were begun first, and the bound
+    is strict; else those that are done first, and the bound is on beginning alone, as in AReaL (arXiv 2505.24298, 5.1).
+    `recompute`: caches are made anew at each update. `network` is bytes a second into one chip.
+    """
+
+    rates: Rates
+    lengths: Lengths
+    samplers: int
+    learners: int = 0
+    chips_per_engine: int = 1
+    rows: int = 256
+    batch: int = 512
+    group: int = 1
+    prompt: int = 0
+    steps: int = 100
+    staleness: int = 0
+    in_order: bool = True
+    recompute: bool = False
+    judges: int = 64
+    network: float = math.inf
+    mtbf_hours: float = math.inf
+    restart_seconds: float = 600.0
+    checkpoint_every: int = 10
+    slow_share: float = 0.0
+    slow_factor: float = 1.0
+    per_node: int = 8
+    usd_per_hour: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samplers % self.chips_per_engine:
+            raise RecipeError(f"{self.samplers} sampling chips don't make engines of {self.chips_per_engine}")
+        if self.batch % self.group:
+            raise RecipeError(f"a batch of {self.batch} isn't whole groups of {self.group}")
+        if self.staleness and not self.learners:
+            raise RecipeError(f"staleness {self.staleness} needs chips that only learn; set learners, or staleness 0")
+        if not self.lengths.mean < self.lengths.cap and self.lengths.sigma:
+            raise RecipeError(f"lengths of mean {self.lengths.mean:g} don't fit under a cap of {self.lengths.cap:g}")
+
+    @property
+    def chips(self) -> int:
+        """All chips that are paid for."""
+        return self.samplers + self.learners
+
+    @property
+    def engines(self) -> int:
+        """How many engines sample."""
+        return self.samplers // self.chips_per_engine
+
+    @property
+    def transfer_seconds(self) -> float:
+        """New weights to all engines: each chip takes its shard, and shards are passed on while they arrive."""
+        return self.rates.weight_bytes / self.chips_per_engine / self.network
+
+    def slowness(self) -> np.ndarray:
+        """Return how many times longer each chip takes, float64[chips]; whole nodes are slow."""
+        nodes = -(-self.chips // self.per_node)
+        drawn = uniforms(np.full(nodes, key(self.seed, "slow"), np.uint64), np.arange(nodes))
+        return np.repeat(np.where(drawn < self.slow_share, self.slow_factor, 1.0), self.per_node)[: self.chips]
