@@ -15,7 +15,7 @@ from aftershock import check
 def test_every_finding_of_this_machine_is_whole_and_bad_ones_name_a_step():
     found = list(check.findings())
     assert [one.name for one in found[:7]] == ["Python", "torch", "device", "bf16", "compiler", "disk", "memory"]
-    assert {"cores", "base model", "matplotlib", "reasoning_gym", "wandb"} <= {one.name for one in found}
+    assert {"cores", "energy", "base model", "matplotlib", "reasoning_gym", "wandb"} <= {one.name for one in found}
     for one in found:
         assert one.found
         assert bool(one.next) == (one.level != "OK")
@@ -75,6 +75,21 @@ def test_memory_and_cores(monkeypatch):
     assert check.memory(10**9).level == "WARN"
     monkeypatch.setattr(check.hardware, "cores", lambda: 1)
     assert check.cores().level == "WARN"
+
+
+def test_energy_is_measured_where_the_counter_may_be_read(monkeypatch, tmp_path):
+    assert "estimated" in check.meter(tmp_path).found
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for name, text in (("name", "package-0"), ("max_energy_range_uj", "9"), ("energy_uj", "1")):
+        (zone / name).write_text(text)
+    assert check.meter(tmp_path).found.startswith("measured by RAPL")
+
+    def denied(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("aftershock.cost.energy.Path.read_text", denied)
+    assert "chmod" in check.meter(tmp_path).next
 
 
 @pytest.mark.parametrize("module", check.OPTIONAL)

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from aftershock import checkpoint as checkpoints
 from aftershock import disk, toml
 from aftershock.checkpoint import Checkpoint
 from aftershock.cost import Work
+from aftershock.cost.energy import Counter
 from aftershock.errors import CheckpointError, RunError
 from aftershock.recipe import Recipe, load_recipe
 from aftershock.run import Run
@@ -160,6 +162,46 @@ def test_time_lost_to_a_kill_stays_on_the_bill_and_tokens_count_once(tmp_path, m
     assert ledger.kwh == pytest.approx(3)
 
 
+def test_energy_is_the_counters_and_where_they_fail_the_estimate(tmp_path, monkeypatch):
+    shown = itertools.chain([0.0, 3.6e6], itertools.repeat(1.0))  # then it has gone back
+    counter = Counter("RAPL", lambda: next(shown))
+    monkeypatch.setattr("aftershock.run.energy.counters", lambda device: ([counter], ""))
+    with opened(tmp_path / "run") as run:
+        part = run.stage("one", run.recipe.stage["one"])
+        assert part.account(1, {})["kwh"] == 1.0
+        time.sleep(0.01)
+        line = part.account(2, {})
+        assert line["kwh"] == pytest.approx(line["seconds"] / 3600 * run.hardware["watts"] / 1000)
+        assert line["kwh_source"] == "estimated: RAPL went back"
+    with opened(tmp_path / "run", resume=True) as run:  # both were lost
+        run.stage("one", run.recipe.stage["one"])
+        entry = run.stage_summary("one")
+    assert entry["kwh_source"] == "RAPL 100%, estimated: RAPL went back 0%"
+    assert entry["kg_co2"] == pytest.approx(0.481 * entry["kwh"])
+    with opened(tmp_path / "told", of=recipe(watts=7.0)) as run:
+        assert run.stage("one", run.recipe.stage["one"]).account(1, {})["kwh_source"] == "estimated: run.watts"
+
+
+def test_seeds_at_work_side_by_side_share_the_bill(tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("aftershock.run.time.monotonic", lambda: float(next(clock)))
+    of = recipe(usd_per_hour=3600.0, watts=3.6e6)
+    for seed, told in ((1, f"process {os.getpid()} on {socket.gethostname()}"), (2, "process 1 on elsewhere"), (3, "")):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}/.lock").write_text(told)
+    with opened(tmp_path / "seed-0", of=of) as run, opened(tmp_path / "alone", of=of) as alone:
+        line = run.stage("one", of.stage["one"]).account(1, {})
+        assert (line["usd"], line["kwh"], line["side_by_side"]) == (0.5, 0.5, 2)
+        assert alone.stage("one", of.stage["one"]).account(1, {})["usd"] == 1.0
+        with opened(tmp_path / "seed-2", of=of):
+            assert run.side_by_side() == 3
+        assert run.side_by_side() == 2
+        (tmp_path / "seed-1/.lock").write_text(
+            f"process {2**22 + 1} on {socket.gethostname()}"
+        )  # nobody has this number
+        assert run.side_by_side() == 1
+
+
 def test_summary_has_the_agreed_shape_whole_or_not(tmp_path):
     evals = [{"suite": "countdown", "metric": "pass@1", "when": "before", "value": 0.2, "low": 0.1, "high": 0.3}]
     with opened(tmp_path / "run") as run:
@@ -175,9 +217,12 @@ def test_summary_has_the_agreed_shape_whole_or_not(tmp_path):
         run.stage("two", run.recipe.stage["two"]).finish({"evals": []})
         summary = run.write_summary()
     assert json.loads((tmp_path / "run/summary.json").read_text()) == summary
-    assert list(summary) == ["run", "finished", "seed", "versions", "hardware", "stages"]
+    assert list(summary) == ["run", "finished", "seed", "versions", "hardware", "kg_co2_per_kwh", "stages"]
     assert summary["finished"] is True
-    assert list(entry) == ["name", "kind", "seconds", "tokens", "flops", "usd", "kwh", "evals"]
+    assert list(entry) == [
+        "name", "kind", "seconds", "tokens", "flops", "usd", "kwh", "kwh_source", "kg_co2", "points_gained",
+        "usd_per_point", "evals",
+    ]  # fmt: skip
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text()) == {"stage": "one", "step": 1, "loss": None}
 
 

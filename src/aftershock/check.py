@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aftershock.cost import cluster, hardware, measure
+from aftershock.cost import cluster, energy, hardware, measure
 from aftershock.disk import free_bytes, size
 from aftershock.errors import SandboxError
 
@@ -29,6 +29,7 @@ OPTIONAL = {  # module: (what for, what installs it)
     "jinja2": ("the report", ".[report]"),
     "reasoning_gym": ("tasks named gym:...", ".[gym]"),
     "tensorboard": ("--track tensorboard", ".[track]"),
+    "pynvml": ("a GPU's energy, measured", ".[energy]"),
     "wandb": ("--track wandb", ".[wandb]"),
     "trackio": ("--track trackio", ".[trackio]"),
 }
@@ -55,6 +56,7 @@ def findings(full: bool = False) -> Iterator[Finding]:
     yield disk()
     yield memory()
     yield cores()
+    yield meter()
     yield sandbox()
     yield base_model()
     for module in OPTIONAL:
@@ -186,6 +188,17 @@ def cores() -> Finding:
     count = hardware.cores()
     step = "" if count > 1 else "recipes' times are for two cores: reckon with twice the time"
     return Finding("cores", "OK" if count > 1 else "WARN", f"{count} ({platform.machine()})", step)
+
+
+def meter(powercap: Path = energy.POWERCAP) -> Finding:
+    """Does the processor tell what energy it draws?"""
+    found, why = energy.counters("cpu", powercap)
+    if found:
+        return Finding("energy", "OK", f"measured by {found[0].name}")
+    if "ermission" in why:
+        step = f"sudo chmod a+r {powercap}/intel-rapl:*/energy_uj, after each start of the machine"
+        return Finding("energy", "WARN", f"the counter can't be read, so kWh are estimated ({why})", step)
+    return Finding("energy", "OK", f"{why}: kWh are estimated from watts")
 
 
 def sandbox() -> Finding:

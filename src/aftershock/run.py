@@ -2,7 +2,8 @@
 
     DIR/run.json, recipe.toml      what the run is: recipe, versions, hardware
     DIR/metrics.jsonl              what was measured, a line a step: the same bytes however often the run was killed
-    DIR/timings.jsonl              what it took: seconds, tokens, FLOPs, dollars, energy
+    DIR/timings.jsonl              what it took: seconds, tokens, FLOPs, dollars, energy and what measured it
+    DIR/plan.json                  what was foretold at its beginning
     DIR/summary.json               the outcome
     DIR/stages/NAME/               model/, rollouts/, checkpoints/, done.json
 
@@ -17,6 +18,7 @@ import math
 import os
 import platform
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 from aftershock import checkpoint as checkpoints
 from aftershock import disk, graph
 from aftershock.checkpoint import Checkpoint
-from aftershock.cost import hardware
-from aftershock.cost.ledger import Ledger, Work, price, total
+from aftershock.cost import energy, hardware
+from aftershock.cost.ledger import GRID_KG_PER_KWH, Ledger, Work, gain, per_point, price, total
 from aftershock.errors import RunError
 from aftershock.recipe import Recipe, Stage, fingerprint
 
@@ -53,6 +55,8 @@ class Run:
         self.hardware: dict[str, Any] = facts["hardware"]
         self.versions: dict[str, str] = facts["versions"]
         self.notes = notes  # what the user should know: nothing to resume, other versions than at the beginning
+        told = recipe.run.watts is not None  # whoever says so has metered the whole machine, its supply included
+        self.counters = ([], "run.watts") if told else energy.counters(self.hardware["device"])
         self._lock = lock
         self._stages: dict[str, StageFolder] = {}
 
@@ -93,7 +97,13 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.ftruncate(self._lock, 0)  # so that `side_by_side` doesn't take the next process of our number for us
         os.close(self._lock)
+
+    def side_by_side(self) -> int:
+        """Return how many runs of this recipe's seeds are at work on this machine now, this one included."""
+        others = self.folder.absolute().parent.glob("seed-*/.lock") if self.folder.name.startswith("seed-") else ()
+        return 1 + sum(_at_work(path) for path in others if path.parent.name != self.folder.name)
 
     def stage(self, name: str, stage: Stage) -> "StageFolder":
         """Return the folder of a stage, always the same one; its clock starts with the first call.
@@ -130,6 +140,7 @@ class Run:
             "seed": self.recipe.run.seed,
             "versions": self.versions,
             "hardware": self.hardware,
+            "kg_co2_per_kwh": GRID_KG_PER_KWH,
             "stages": [self.stage_summary(name) for name in begun],
         }
 
@@ -143,6 +154,8 @@ class Run:
         """Return a stage's entry in the summary; while it is unfinished, `evals` are those saved as eval-before."""
         folder, ledger = self.stage_folder(name), self.ledger(name)
         done = disk.read_json(folder / DONE) or {"evals": disk.read_json(folder / "eval-before.json") or []}
+        evals = done.get("evals", [])
+        points = gain(evals)
         return {
             "name": name,
             "kind": self.recipe.stage[name].kind,
@@ -151,7 +164,11 @@ class Run:
             "flops": ledger.flops,
             "usd": ledger.usd,
             "kwh": ledger.kwh,
-            "evals": done.get("evals", []),
+            "kwh_source": ledger.kwh_source,
+            "kg_co2": ledger.kwh * GRID_KG_PER_KWH,
+            "points_gained": points,
+            "usd_per_point": per_point(ledger.usd, points),
+            "evals": evals,
         }
 
 
@@ -165,6 +182,7 @@ class StageFolder:
         self.folder = run.stage_folder(name)
         self.model_folder = self.folder / "model"
         self._clock = time.monotonic()
+        self._meter = energy.Meter(*run.counters)
         if not (self.folder / BEGIN).is_file():
             disk.write_json(self.folder / BEGIN, self._marks())
         elif not run.finished(name):
@@ -208,14 +226,18 @@ class StageFolder:
     def account(self, step: int, timings: Mapping[str, float], work: Work | None = None) -> dict[str, Any]:
         """Add to timings.jsonl what the time since the line before (or the stage's opening) went to; return the line.
 
-        For an evaluation, say; `record` does it for a step. Worked out here: `seconds`, `tokens_per_second`, and
-        `usd` and `kwh` at the machine's price and power.
+        For an evaluation, say; `record` does it for a step. Worked out here: `seconds`, `tokens_per_second`, `usd` at
+        the machine's price, and `kwh` as its counters have it (`kwh_source`), else at its power. Both are shared
+        evenly with the seeds that run side by side at the moment of the call.
         """
         work, now = work or Work(), time.monotonic()
         seconds, self._clock = now - self._clock, now
         rate = (work.trained_tokens + work.sampled_tokens) / max(seconds, 1e-9)
         usd, kwh = price(seconds, self.run.hardware["usd_per_hour"], self.run.hardware["watts"])
-        worked_out = {**asdict(work), "seconds": seconds, "tokens_per_second": rate, "usd": usd, "kwh": kwh}
+        measured, source = self._meter.kwh(seconds)
+        sharing = self.run.side_by_side()
+        bill = {"usd": usd / sharing, "kwh": (kwh if measured is None else measured) / sharing, "kwh_source": source}
+        worked_out = {**asdict(work), "seconds": seconds, "tokens_per_second": rate, **bill, "side_by_side": sharing}
         line = {"stage": self.name, "step": step, **timings, **worked_out}
         disk.append_line(self.run.folder / TIMINGS, _json(line))
         return line
@@ -328,8 +350,23 @@ def _lost(stage: str, step: int, cut: bytes) -> bytes:
     spent = total(_parsed(cut))
     if not spent.seconds:
         return b""
-    line = {"stage": stage, "step": step, "lost": True, "seconds": spent.seconds, "usd": spent.usd, "kwh": spent.kwh}
+    bill = {"seconds": spent.seconds, "usd": spent.usd, "kwh": spent.kwh, "kwh_by": spent.kwh_by}
+    line = {"stage": stage, "step": step, "lost": True, **bill}
     return (_json(line) + "\n").encode()
+
+
+def _at_work(lock: Path) -> bool:
+    """Whether the process that a run's lock names is alive on this machine: to try the lock could take it from one."""
+    try:
+        found = re.fullmatch(r"process (\d+) on (.*)", lock.read_text())
+        if not found or found[2] != socket.gethostname():
+            return False
+        os.kill(int(found[1]), 0)
+    except PermissionError:  # another user's, so it is alive
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _refuse_strangers(folder: Path) -> None:

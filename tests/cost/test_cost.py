@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftershock.cost import Work, flops, hardware, parameters
-from aftershock.cost.ledger import Ledger, price, total
+from aftershock.cost.ledger import Ledger, gain, per_point, price, total
 from aftershock.known import known_config
 
 V3, QWEN_7B = known_config("deepseek-ai/DeepSeek-V3"), known_config("Qwen/Qwen2.5-7B")
@@ -55,6 +55,45 @@ def test_cores_heed_a_containers_quota(monkeypatch, quota, count):
 def test_memory_heeds_a_containers_limit(monkeypatch):
     monkeypatch.setattr(hardware, "_cgroup", lambda name: "1000000\n")
     assert hardware.memory_bytes() == 1000000
+
+
+def measured(when, value, half, suite="all", metric="pass@1"):
+    return {"suite": suite, "metric": metric, "when": when, "value": value, "low": value - half, "high": value + half}
+
+
+def test_a_gain_is_that_of_all_tasks_and_its_interval_holds_both_uncertainties():
+    rows = [measured(when, 0.9, 0.0, "countdown") for when in ("before", "after")]
+    rows += [measured("before", 0.2, 0.03), measured("after", 0.5, 0.04), measured("after", 0.9, 0.1, metric="pass@k")]
+    assert gain(rows) == pytest.approx([30.0, 25.0, 35.0])
+    assert gain([measured("after", 0.5, 0.1)]) is None
+    assert gain([measured("base", 0.5, 0.1), measured("zero", 0.6, 0.1)]) is None  # a bench stage's
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 1e6))
+def test_a_points_cost_lies_in_its_interval(before, after, half_before, half_after, usd):
+    points = gain([measured("before", before, half_before), measured("after", after, half_after)])
+    assert points[1] <= points[0] <= points[2]
+    found = per_point(usd, points)
+    if after <= before:
+        assert found is None
+    else:
+        value, low, high = found
+        assert value == pytest.approx(usd / (100 * (after - before)))
+        assert low <= value
+        assert (high is None) == (points[1] <= 0)
+        assert high is None or high >= value
+    assert per_point(usd, None) is None
+
+
+@given(st.lists(st.sampled_from(["RAPL", "NVML", "estimated: it fails"]), max_size=6))
+def test_what_was_measured_by_what_adds_up_over_kills_too(sources):
+    lines = [{"kwh": 1.0, "kwh_source": source} for source in sources]
+    half = total(lines[: len(lines) // 2])
+    again = total([{"kwh": half.kwh, "kwh_by": half.kwh_by}, *lines[len(lines) // 2 :]])
+    assert again == total(lines)
+    assert sum(again.kwh_by.values()) == again.kwh == len(sources)
+    assert all(again.kwh_by[source] == sources.count(source) for source in sources)
+    assert total([{"kwh": 1.0}]).kwh_source == total([]).kwh_source == "estimated"
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=5), st.floats(0, 100), st.floats(1, 2000))

@@ -42,10 +42,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_summary_has_the_agreed_shape(undisturbed: Path):
     summary = json.loads((undisturbed / "summary.json").read_text())
-    assert set(summary) == {"run", "finished", "seed", "versions", "hardware", "stages"}
+    assert set(summary) == {"run", "finished", "seed", "versions", "hardware", "kg_co2_per_kwh", "stages"}
     assert [stage["name"] for stage in summary["stages"]] == ["start", "zero"]
     for stage in summary["stages"]:
-        assert set(stage) == {"name", "kind", "seconds", "tokens", "flops", "usd", "kwh", "evals"}
+        assert {"name", "kind", "seconds", "tokens", "flops", "usd", "kwh", "kwh_source", "evals"} <= set(stage)
         assert stage["seconds"] > 0
         assert stage["tokens"] > 0
         assert stage["flops"] > 0
