@@ -1,0 +1,255 @@
+"""How long sampling takes on a cluster, and a step of RL around it.
+
+A decoding step reads the weights it must and the cache, or computes, whichever takes longer, and waits for launches and
+wires. Completions of unlike lengths empty the batch, and the longest of a synchronous step are waited for by all.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import pairwise
+from math import erfc, exp, inf, log, sqrt
+
+from aftershock.cost import flops, memory, parameters, time
+from aftershock.cost import layout as layouts
+from aftershock.cost.cluster import Cluster
+from aftershock.cost.estimate import Estimate
+from aftershock.cost.layout import Layout
+from aftershock.cost.memory import HALF
+from aftershock.cost.parameters import Config
+
+# What a decoding step waits for beside memory and products, of Hopper nodes, from memory: a layer's kernels in a CUDA
+# graph, a sum over NVLink, DeepEP's low-latency dispatch and combine over nodes, and the engine's work between steps.
+LAUNCH, SUM, EXCHANGE, BETWEEN = 20e-6, 15e-6, 400e-6, 4e-3
+READ = 0.7  # of memory's speed that reading weights and cache gets; assumed
+SIGMAS = (0.4, 0.7, 1.0)  # of lengths' logarithm: least, likely, most. Assumed; a run's own rollouts tell yours
+# Seconds published over seconds foretold of whole RL steps (cost/rl.csv): least, median, most. What judging, moving
+# weights and a framework's own work add. calibration.loops() on all of its rows, which are one framework's.
+LOOP = (0.88, 1.67, 2.11)
+GRID = 64  # parts in which a batch empties
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long completions get: lognormal, cut off at `longest`, with `mean` tokens as cut and `sigma` before."""
+
+    mean: float
+    longest: float
+    sigma: float = SIGMAS[1]
+
+    def alive(self, position: float) -> float:
+        """Return the share of completions that are longer than so many tokens; none is longer than `longest`.
+
+        >>> Lengths(100, 1000).alive(0), Lengths(100, 1000).alive(1000)
+        (1.0, 0.0)
+        """
+        if position <= 0:
+            return 1.0
+        return _above((log(position) - _middle(self)) / self.sigma) if position < self.longest else 0.0
+
+    @cached_property
+    def context(self) -> float:
+        """The mean position of a sampled token: past the half of the mean length, as long completions have more."""
+        found = [(place, width * self.alive(place)) for place, width in self.cells()]
+        return sum(place * tokens for place, tokens in found) / sum(tokens for _, tokens in found)
+
+    def cells(self) -> list[tuple[float, float]]:
+        """Return middles and widths of parts of the positions that completions reach, narrower where most of them end.
+
+        All but one in a few million end within five deviations of the middle.
+        """
+        end = min(self.longest, exp(_middle(self) + 5 * self.sigma))
+        edges = [end * (index / GRID) ** 3 for index in range(GRID + 1)]
+        return [((low + high) / 2, high - low) for low, high in pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One of the layout's `data` replicas that decode, in `precision`: bf16, or fp8 weights."""
+
+    config: Config
+    cluster: Cluster
+    layout: Layout
+    precision: str = "bf16"
+
+    def step(self, rows: float, context: float) -> float:
+        """Return the seconds of a decoding step of so many rows, each with `context` cached positions on average."""
+        linear, seen = self._forward
+        computing = rows * (linear + seen * context) / self.layout.tensor
+        computing /= time.peak(self.cluster.chip, self.precision) * time.FITTED.linear
+        reading = self.read(rows, context) / (self.cluster.chip.bandwidth * READ)
+        return max(reading, computing) + self.waits(rows)
+
+    def read(self, rows: float, context: float) -> float:
+        """Return the bytes that a chip reads: its weights, of experts those that some token chose, and its cache."""
+        config, layout = self.config, self.layout
+        shared, routed = self._weights
+        if routed:
+            tokens = rows * max(1.0, layout.expert / layout.tensor)  # of all replicas that share the experts
+            routed *= 1 - (1 - config["num_experts_per_tok"] / config["n_routed_experts"]) ** tokens
+        ways = 1 if parameters.is_latent(config) else min(layout.tensor, parameters.kv_heads(config))
+        return shared + routed + self._cached * rows * context / ways
+
+    def waits(self, rows: float) -> float:
+        """Return the seconds of launches, of sums over the tensor-parallel group and of the experts' exchange."""
+        layers, layout, chip = self.config["num_hidden_layers"], self.layout, self.cluster.chip
+        waited = BETWEEN + layers * LAUNCH
+        if layout.tensor > 1:
+            crossing = layout.tensor > self.cluster.per_node
+            wire = (chip.network if crossing else chip.link) * time.WIRE
+            waited += 2 * layers * (SUM * (1 + crossing) + 2 * rows * self.config["hidden_size"] * HALF / wire)
+        if layout.expert > self.cluster.per_node:
+            waited += self._sparse * EXCHANGE
+        return waited
+
+    @cached_property
+    def _forward(self) -> tuple[float, float]:
+        return _forward(self.config)
+
+    @cached_property
+    def _weights(self) -> tuple[float, float]:
+        shared, routed = layouts.weights(self.config, self.layout)
+        each = 1 if self.precision == "fp8" else HALF
+        return shared * each, routed * each
+
+    @cached_property
+    def _cached(self) -> float:
+        return memory.cache(self.config, 1, 1, HALF)
+
+    @cached_property
+    def _sparse(self) -> int:
+        return time.sparse_layers(self.config)
+
+
+def sampling(
+    config: Config,
+    cluster: Cluster,
+    layout: Layout,
+    completions: float,
+    prompt: float,
+    lengths: Lengths,
+    *,
+    prompts: float = inf,
+    rows: float = inf,
+    precision: str = "bf16",
+    guessed: float = 1.0,
+    asynchronous: bool = False,
+) -> Estimate:
+    """Return the seconds of sampling so many completions; `layout.data` engines share them.
+
+    `prompts` of `prompt` tokens are read once each; an engine decodes at most `rows` together. `guessed` is how many
+    tokens a step yields under speculative decoding (V3, 5.4.3: 1.8). A synchronous step waits for the longest rows; an
+    asynchronous engine goes on with later prompts, so that its batch stays full.
+    """
+    engine, each = Engine(config, cluster, layout, precision), completions / layout.data
+    reading = flops.prefill(config, int(prompt)) * min(prompts, completions) / cluster.count
+    reading /= time.FITTED.linear * time.peak(cluster.chip, precision)
+    low, likely, high = (
+        reading
+        + _decoding(engine, each, min(rows, each), prompt, replace(lengths, sigma=sigma), asynchronous) / guessed
+        for sigma in (min(SIGMAS[0], lengths.sigma), lengths.sigma, max(SIGMAS[2], lengths.sigma))
+    )
+    least, most = time.SPREAD
+    grounds = (
+        f"completions of {lengths.mean:,.0f} tokens on average, lognormal with sigma {lengths.sigma:g}: assumed",
+        "a decoding step's waits from memory, the share of memory's speed assumed (cost/decoding.py)",
+    )
+    return Estimate(min(low, likely) * least, likely, max(likely, high) * most, grounds)
+
+
+def sampler(
+    config: Config, cluster: Cluster, completions: float, prompt: float, lengths: Lengths, *, precision: str = "bf16"
+) -> Layout:
+    """Return the quickest layout whose engines hold all completions at once, at twice their mean length.
+
+    CapacityError where none does; fewer `completions` then, some after others.
+    """
+    held, each = int(prompt + min(lengths.longest, 2 * lengths.mean)), 1 if precision == "fp8" else HALF
+    return layouts.search(
+        config,
+        cluster,
+        lambda found: layouts.sampling_memory(config, found, completions, held, each=each),
+        lambda found: sampling(config, cluster, found, completions, prompt, lengths, precision=precision).likely,
+        sampling=True,
+    )
+
+
+def rl_step(
+    config: Config,
+    cluster: Cluster,
+    sampler: Layout,
+    trainer: Layout,
+    completions: float,
+    prompt: float,
+    lengths: Lengths,
+    *,
+    prompts: float = inf,
+    passes: float = 1,
+    updates: int = 1,
+    precision: str = "bf16",
+    guessed: float = 1.0,
+    loop: tuple[float, float, float] = LOOP,
+) -> Estimate:
+    """Return the seconds of a synchronous step of RL: sampling, training on what was sampled, and new weights sent.
+
+    `passes` are forwards without a gradient, of the old policy and of a reference; `updates` share the completions.
+    `loop` is [least, likely, most] of what whole steps take over the sum of these.
+    """
+    sampled = sampling(
+        config, cluster, sampler, completions, prompt, lengths, prompts=prompts, precision=precision, guessed=guessed
+    )
+    tokens = completions * (prompt + lengths.mean)
+    trained = time.training(
+        config, cluster, trainer, tokens, lengths.mean, precision=precision, batch=tokens / updates, whole=False
+    )
+    sent = sum(layouts.weights(config, sampler)) * HALF / (cluster.chip.network * time.WIRE)
+    plain = sampled.likely + trained.likely * (1 + passes / flops.TRAINING) + sent
+    ground = "RL steps published by one framework (cost/rl.csv)"
+    low, likely, high = (plain * factor for factor in loop)
+    return Estimate(low, likely, high, tuple(dict.fromkeys((*sampled.rests_on, *trained.rests_on, ground))))
+
+
+@cache
+def _middle(lengths: Lengths) -> float:
+    """Return the mean of the logarithm before the cut, that gives the mean after it: by halving."""
+    low, high = log(lengths.mean) - 10, log(lengths.longest) + 10
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _cut_mean(lengths, middle) < lengths.mean else (low, middle)
+    return low
+
+
+def _cut_mean(lengths: Lengths, middle: float) -> float:
+    sigma, end = lengths.sigma, (log(lengths.longest) - middle) / lengths.sigma
+    return exp(middle + sigma**2 / 2) * _above(sigma - end) + lengths.longest * _above(end)
+
+
+@layouts.remembered
+def _forward(config: Config) -> tuple[float, float]:
+    """Return the FLOPs of decoding a token, and those for each position that it attends to."""
+    linear = flops.forward(config, 0)
+    return linear, flops.forward(config, 1, latent=True) - linear
+
+
+def _decoding(
+    engine: Engine, completions: float, rows: float, prompt: float, lengths: Lengths, asynchronous: bool
+) -> float:
+    """Return the seconds in which an engine decodes: with a full batch while others wait to fill it, then a tail."""
+    waiting = completions if asynchronous else completions - rows
+    full = waiting * lengths.mean / rows * engine.step(rows, prompt + lengths.context)
+    return full if asynchronous else full + _tail(engine, rows, prompt, lengths)
+
+
+def _tail(engine: Engine, rows: float, prompt: float, lengths: Lengths) -> float:
+    """Return the seconds in which rows that begin together end, until of all engines' the last has."""
+    spent = 0.0
+    for place, width in lengths.cells():
+        left = rows * lengths.alive(place)
+        if left * engine.layout.data < 0.5:
+            break
+        spent += width * engine.step(max(1.0, left), prompt + place)
+    return spent
+
+
+def _above(deviations: float) -> float:
+    """Return the share of a normal distribution that lies so many standard deviations above its middle."""
+    return erfc(deviations / sqrt(2)) / 2

@@ -1,0 +1,200 @@
+"""The roofline by hand, rules that hold for all jobs, and how far estimates are off for runs they never saw."""
+
+import subprocess
+import sys
+from dataclasses import astuple, replace
+from itertools import pairwise
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aftershock.cost import calibration, decoding, flops, time
+from aftershock.cost.cluster import Cluster, chip, parse
+from aftershock.cost.decoding import Engine, Lengths, sampler, sampling
+from aftershock.cost.layout import Layout
+from aftershock.cost.time import Efficiency, parts, training
+from aftershock.errors import CapacityError
+from aftershock.known import known_config
+
+V3, QWEN = known_config("deepseek-ai/DeepSeek-V3"), known_config("Qwen/Qwen2.5-7B")
+IDEAL = Efficiency(1, 1, 0, 1)
+lengths = st.builds(
+    Lengths, mean=st.floats(50, 4000), longest=st.sampled_from([4096, 32768]), sigma=st.floats(0.2, 1.2)
+)
+
+
+@pytest.mark.parametrize("config", [V3, QWEN], ids=["V3", "Qwen"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_parts_hold_all_operations(config, recompute):
+    split = time.split(config, 4096, recompute, True)
+    assert sum(split) == pytest.approx(flops.training(config, 2048, recompute=recompute, prediction=True))
+    assert all(part >= 0 for part in split)
+
+
+def test_one_ideal_chip_computes_at_its_peak_and_sends_nothing():
+    spent = parts(QWEN, parse("H100"), Layout(), 1e6, 2048)
+    assert spent.seconds(IDEAL) == pytest.approx(1e6 * flops.training(QWEN, 1024) / 989e12)
+    assert spent.traffic == spent.bubble == 0
+
+
+def test_traffic_by_hand():
+    cluster = Cluster(chip("H800"), 2048)
+    # V3's 64 experts' chips are 8 nodes: a token reaches 4 of them, 7 of 8 of these elsewhere, in FP8 there (7,168
+    # bytes) and in bfloat16 back, in 58 layers, forward and backward, at 0.8 of 50 GB/s.
+    seconds = time.expert_traffic(V3, cluster, Layout(128, 1, 64, 16), "fp8")
+    assert seconds == pytest.approx(2 * 58 * 7168 * 3 * 4 * 7 / 8 / 40e9)
+    free = time.expert_traffic({**V3, "topk_group": 8}, cluster, Layout(128, 1, 64, 16), "fp8")
+    assert free > seconds  # node-limited routing spares the network
+    # within a node each of 8 experts is sent to, 7 of 8 of them on another chip, over 160 GB/s
+    within = time.expert_traffic(V3, cluster, Layout(128, 1, 8, 16), "fp8")
+    assert within == pytest.approx(2 * 58 * 7168 * 3 * 8 * 7 / 8 / 160e9)
+    # Megatron's four sums a layer, each chip's part moved (8 - 1) times 2 / 8 by every one of 8
+    assert time.tensor_traffic(QWEN, chip("H800"), Layout(tensor=8)) == pytest.approx(28 * 4 * 2 * 7 * 3584 * 2 / 160e9)
+    assert time.data_traffic(QWEN, parse("8xH800"), Layout(8), 4e6) == pytest.approx(2 * 7615616512 * 2 / 160e9)
+
+
+@given(
+    st.sampled_from([QWEN, V3]), st.sampled_from([64, 128, 512]), st.sampled_from(["bf16", "fp8"]), st.floats(1e6, 1e12)
+)
+def test_time_grows_with_tokens_and_falls_with_precision_and_chips(config, count, precision, tokens):
+    cluster, here = Cluster(chip("H100"), count), Layout(count, expert=8 if config is V3 else 1)
+    spent = training(config, cluster, here, tokens, 4096, precision=precision)
+    assert 0 < spent.low < spent.likely < spent.high
+    assert training(config, cluster, here, 2 * tokens, 4096, precision=precision).likely == pytest.approx(
+        2 * spent.likely
+    )
+    assert training(config, cluster, here, tokens, 4096, precision="fp8").likely <= spent.likely
+    assert training(config, cluster, here, tokens, 4096, precision=precision, recompute=True).likely > spent.likely
+    half = training(
+        config, Cluster(chip("H100"), count // 2), replace(here, data=count // 2), tokens, 4096, precision=precision
+    )
+    assert spent.likely < half.likely
+
+
+def test_a_chip_without_fp8_computes_in_bf16():
+    a100 = parse("A100")
+    assert time.peak(a100.chip, "fp8") == time.peak(a100.chip, "bf16") == 312e12
+
+
+@given(lengths)
+def test_lengths_have_their_mean_and_end_at_the_longest(found):
+    places = [found.longest * (index + 0.5) / 4000 for index in range(4000)]
+    alive = [found.alive(place) for place in places]
+    assert sum(alive) * found.longest / 4000 == pytest.approx(found.mean, rel=0.01)
+    cells = found.cells()
+    assert sum(width * found.alive(place) for place, width in cells) == pytest.approx(found.mean, rel=0.03)
+    assert all(a >= b for a, b in pairwise(alive))
+    assert found.alive(0) == 1
+    assert found.alive(found.longest) == 0
+    assert found.mean / 2 * 0.9 <= found.context <= found.longest
+
+
+def test_a_decoding_step_reads_the_experts_that_its_tokens_chose():
+    engine = Engine(V3, Cluster(chip("H800"), 16), Layout(1, 16, 16, zero=0), "fp8")
+    shared, routed = (each / 16 for each in (engine.read(0, 0) * 16, 59 * 256 * 3 * 7168 * 2048))
+    assert engine.read(1, 0) == pytest.approx(shared + routed * 8 / 256)
+    assert engine.read(2, 0) == pytest.approx(shared + routed * (1 - (1 - 8 / 256) ** 2))
+    assert engine.read(1e4, 0) == pytest.approx(shared + routed)
+    assert engine.read(3, 1000) - engine.read(3, 0) == pytest.approx(
+        3 * 1000 * 576 * 61 * 2
+    )  # V3 2.1.1: 512 + 64 a layer
+
+
+def test_few_rows_wait_for_memory_and_many_for_products():
+    engine = Engine(QWEN, parse("H100"), Layout())
+    assert engine.step(2, 100) < 1.05 * engine.step(1, 100)
+    assert engine.step(4096, 100) > 1.8 * engine.step(2048, 100)
+
+
+@given(found=lengths, completions=st.integers(8, 5000), rows=st.integers(8, 512))
+def test_waiting_for_the_longest_costs_and_a_full_batch_doesnt(found, completions, rows):
+    cluster, here = parse("8xH100"), Layout(8, zero=0)
+    spent = sampling(QWEN, cluster, here, completions, 100, found, rows=rows)
+    steady = sampling(QWEN, cluster, here, completions, 100, found, rows=rows, asynchronous=True)
+    assert steady.likely <= spent.likely * (1 + 0.05)  # where lengths hardly differ both are the same, up to the grid
+    assert spent.low <= spent.likely <= spent.high
+    faster = sampling(QWEN, cluster, here, completions, 100, found, rows=rows, guessed=1.8)
+    assert spent.likely / 1.8 <= faster.likely < spent.likely
+
+
+def test_long_tails_make_a_synchronous_step_idle():
+    cluster, here = parse("8xH100"), Layout(8, zero=0)
+    even, tailed = (sampling(QWEN, cluster, here, 512, 100, Lengths(2000, 32768, sigma)).likely for sigma in (0.2, 1.0))
+    assert tailed > 2 * even
+
+
+def test_layouts_are_found_for_training_and_sampling():
+    cluster = parse("512xH800")
+    found = time.trainer(V3, cluster, 4096, precision="fp8", recompute=True)
+    assert found.chips == 512
+    assert found.expert > 1  # 671B weights fit no node
+    assert sampler(V3, cluster, 8192, 200, Lengths(5000, 32768), precision="fp8").chips == 512
+    with pytest.raises(CapacityError, match="no layout fits 8xH800"):
+        time.trainer(V3, parse("8xH800"), 4096)
+
+
+@pytest.fixture(scope="module")
+def ratios():
+    """Hours published over hours foretold by an efficiency fitted on other people's runs."""
+    return calibration.held_out(calibration.runs())
+
+
+def test_the_shipped_efficiency_is_the_fitted_one(ratios):
+    fitted = calibration.fit(calibration.runs())
+    assert astuple(time.FITTED) == pytest.approx(astuple(fitted), rel=0.01)
+    assert calibration.spread(ratios.values()) == pytest.approx(time.SPREAD, abs=0.01)
+    low, *_, high = found = sorted(calibration.loops().values())
+    assert (low, median(found), high) == pytest.approx(decoding.LOOP, abs=0.01)
+
+
+def test_runs_have_sources_and_v3_is_not_among_them():
+    rows = calibration.table("runs.csv")
+    assert all(row["source"] for row in (*rows, *calibration.table("rl.csv")))
+    assert not [row["name"] for row in rows if "V3" in row["name"] or row["shape"] == "deepseek-v3"]
+    assert len({(row["name"], row["group"], row["chip"], row["kind"]) for row in rows}) == len(rows)
+
+
+def test_runs_held_out_are_foretold_within_a_fifth_in_the_median(ratios):
+    """A run's estimate never uses itself, nor any run of the people who made it."""
+    errors = {row: abs(1 / ratio - 1) for row, ratio in ratios.items()}
+    assert median(errors.values()) <= 0.2
+    assert median(error for row, error in errors.items() if row.whole) <= 0.2
+
+
+def test_ranges_hold_as_many_held_out_runs_as_they_should(ratios):
+    """The range of a run is that of all others': the 10th to the 90th percentile, so about eight in ten are inside."""
+    inside = 0
+    for row, ratio in ratios.items():
+        low, high = calibration.spread(other for each, other in ratios.items() if each.group != row.group)
+        inside += low <= ratio <= high
+    assert 0.7 <= inside / len(ratios) <= 0.9
+
+
+def test_a_fit_without_a_group_doesnt_see_it():
+    rows = calibration.runs()
+    spoilt = [replace(row, gpu_hours=row.gpu_hours * 100) if row.group == "Falcon" else row for row in rows]
+    before, after = calibration.held_out(rows), calibration.held_out(spoilt)
+    told = [(a.gpu_hours / before[a], b.gpu_hours / after[b]) for a, b in zip(rows, spoilt) if a.group == "Falcon"]
+    assert told
+    assert all(a == b for a, b in told)
+
+
+def test_an_inference_cluster_decodes_as_fast_as_deepseek_says():
+    """Open-infra day 6: 14.8K tokens a second and node of H800, 20 to 22 a second for each user, 4,989 cached."""
+    engine = Engine(V3, Cluster(chip("H800"), 144), Layout(144, 1, 128, zero=0), "fp8")
+    rows = 14800 / 8 / 21
+    assert 1 / engine.step(rows, 4989) == pytest.approx(21, rel=0.2)
+
+
+def test_cost_needs_no_torch_and_imports_quickly():
+    names = ("calibration", "cluster", "flops", "hardware", "memory", "published")
+    code = (
+        "import sys, time; start = time.process_time()\n"
+        + "".join(f"import aftershock.cost.{name}\n" for name in names)
+        + "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        + "print(time.process_time() - start)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 0.3
