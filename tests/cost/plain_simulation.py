@@ -22,7 +22,7 @@ class Plain:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.rates = setup, setup.rates
-        self.slots = min(setup.rows, -(-(setup.staleness + 1) * setup.batch // setup.engines))
+        self.slots = setup.most_rows
         self.engines: list[dict[int, Row]] = [{} for _ in range(setup.engines)]
         self.slow = setup.slowness()[: setup.samplers].reshape(setup.engines, -1).max(1)
         self.base, self.nth = [0.0] * setup.engines, [0] * (self.slots * setup.engines)
@@ -42,8 +42,8 @@ class Plain:
 
     def step(self, engine: int) -> float:
         prefill = self.setup.prompt / self.rates.prefill / self.setup.lengths.mean
-        row = self.rates.decode_row + prefill
-        return (self.rates.decode_fixed + row * len(self.engines[engine])) * self.slow[engine]
+        rows = len(self.engines[engine])
+        return (np.interp(rows, *zip(*self.rates.decode)) + prefill * rows) * self.slow[engine]
 
     def next_end(self) -> tuple[float, int, int]:
         ends = [
@@ -69,7 +69,7 @@ class Plain:
         self.begun += 1
 
     def allowed(self) -> bool:
-        return self.begun < (len(self.ends) + self.setup.staleness + 1) * self.setup.batch
+        return self.begun < self.setup.allowed(len(self.ends))
 
     def fill(self) -> None:
         for slot in range(self.slots):

@@ -14,7 +14,8 @@ from aftershock.cost.simulation import Lengths, Rates, Setup, describe, simulate
 from aftershock.cost.simulation.learner import served
 from aftershock.errors import RecipeError
 
-RATES = Rates(0.02, 0.001, train=4000.0)
+RATES = Rates(Rates.line(0.02, 0.001), train=4000.0)
+CURVE = ((1, 0.02), (4, 0.05), (64, 0.06))
 SMALL = Setup(RATES, Lengths(400, 0.9, 2000), samplers=8, batch=32, steps=6)
 
 
@@ -27,12 +28,11 @@ class Spread(Lengths):
 
 @st.composite
 def setups(draw: st.DrawFn) -> Setup:
-    staleness, engine = draw(st.sampled_from([0, 0, 1, 1, 2, 5])), draw(st.sampled_from([1, 2]))
+    staleness, engine = draw(st.sampled_from([0, 0, 1, 1, 0.5, 2, 5])), draw(st.sampled_from([1, 2]))
     learners = draw(st.integers(1, 20)) if staleness else draw(st.sampled_from([0, 3]))
     return Setup(
         Rates(
-            decode_fixed=0.02,
-            decode_row=draw(st.sampled_from([0.0, 0.0007, 0.01])),
+            decode=draw(st.sampled_from([Rates.line(0.02, 0.0), Rates.line(0.02, 0.01), CURVE])),
             train=draw(st.sampled_from([300.0, 3000.0])),
             step_fixed=draw(st.sampled_from([0.0, 0.5])),
             prefill=draw(st.sampled_from([float("inf"), 5000.0])),
@@ -73,7 +73,7 @@ def test_equals_a_run_simulated_one_completion_at_a_time(setup: Setup) -> None:
 @settings(max_examples=60, deadline=None)
 def test_equal_lengths_without_failures_have_a_closed_form(engines, each, length, row, rows) -> None:
     setup = Setup(
-        replace(RATES, decode_row=row, weight_bytes=2e9),
+        replace(RATES, decode=Rates.line(0.02, row), weight_bytes=2e9),
         Lengths(length, 0, length),
         samplers=engines,
         batch=engines * each,
@@ -97,7 +97,7 @@ def test_lengths_have_the_mean_asked_for_after_the_cut_and_the_longest_expected(
 
 
 def test_a_synchronous_step_waits_for_the_longest() -> None:
-    setup = replace(SMALL, rates=replace(RATES, decode_row=0.0, train=1e12), rows=999, steps=300)
+    setup = replace(SMALL, rates=replace(RATES, decode=Rates.line(0.02, 0), train=1e12), rows=999, steps=300)
     assert simulate(setup).hours * 3600 / 300 == pytest.approx(0.02 * SMALL.lengths.longest(32), rel=0.03)
 
 
@@ -110,7 +110,7 @@ def test_one_judge_makes_them_wait_as_queueing_theory_has_it() -> None:
 @given(st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.001, 0.01]), st.sampled_from([0.0, 0.9]))
 @settings(max_examples=25, deadline=None)
 def test_running_ahead_is_never_slower(staleness, in_order, row, sigma) -> None:
-    setup = replace(SMALL, rates=replace(RATES, decode_row=row), learners=2, steps=60)
+    setup = replace(SMALL, rates=replace(RATES, decode=Rates.line(0.02, row)), learners=2, steps=60)
     setup = replace(setup, lengths=Lengths(400, sigma, 2000 if sigma else 400))
     ahead = simulate(replace(setup, staleness=staleness, in_order=in_order))
     assert ahead.hours <= simulate(setup).hours * (1.02 if sigma else 1 + 1e-9)  # other lengths are drawn
@@ -120,7 +120,7 @@ def test_running_ahead_is_never_slower(staleness, in_order, row, sigma) -> None:
 @settings(max_examples=40, deadline=None)
 def test_staleness_keeps_its_bound_in_order(setup: Setup) -> None:
     outcome = simulate(replace(setup, in_order=True))
-    assert outcome.staleness.size <= setup.staleness + 1
+    assert outcome.staleness.size <= setup.staleness + 1.5
     assert outcome.staleness.sum() == pytest.approx(1)
     assert all(0 <= share < 1 for share in outcome.idle.values())
 
@@ -171,6 +171,7 @@ def test_ten_thousand_chips_take_no_more_than_moments() -> None:
         ({"chips_per_engine": 3}, "engines of 3"),
         ({"group": 5}, "groups of 5"),
         ({"staleness": 1}, "set learners"),
+        ({"rates": replace(RATES, decode=((1, 0.1), (3, 0.2)))}, "decode ends at 3"),
         ({"lengths": Lengths(3000, 0.5, 2000)}, "cap of 2000"),
     ],
 )

@@ -59,7 +59,7 @@ class _Run:
     def on(self) -> None:
         """Go on to the next update, or to a failure before it."""
         version = len(self.steps)
-        allowed = (version + self.setup.staleness + 1) * self.setup.batch
+        allowed = self.setup.allowed(version)
         self.samplers.fill(allowed - self.samplers.begun, version, self.now)
         batch, ready = self._batch(self.samplers.foresee(allowed - self.samplers.begun, version))
         begin = max(ready, self.free)

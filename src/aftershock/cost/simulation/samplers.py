@@ -39,41 +39,40 @@ class Rows:
 NONE = Rows(*(np.zeros(0, kind) for kind in (int, int, int, float, float, float)))
 
 
-def drained(left: np.ndarray, base: np.ndarray, fixed: np.ndarray, row: np.ndarray) -> np.ndarray:
+def drained(left: np.ndarray, base: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Return when each row ends where none follows, float64[engines, slots].
 
-    `left` float64[engines, slots] are tokens to go (0: empty), `base` float64[engines] the seconds from which on;
-    a step of n rows takes `fixed` + `row` * n seconds, float64[engines] each.
+    `left` float64[engines, slots] are tokens to go (0: empty), `base` float64[engines] the seconds from which on,
+    `seconds` float64[engines, slots + 1] those of a step by how many rows are left.
     """
     order = np.argsort(left, axis=1)
     steps = np.diff(np.take_along_axis(left, order, 1), axis=1, prepend=0)
-    alive = np.arange(left.shape[1], 0, -1)
     ends = np.empty_like(left)
-    passed = np.cumsum(steps * (fixed[:, None] + row[:, None] * alive), axis=1)
-    np.put_along_axis(ends, order, base[:, None] + passed, 1)
+    np.put_along_axis(ends, order, base[:, None] + np.cumsum(steps * seconds[:, :0:-1], axis=1), 1)
     return ends
 
 
-def _decoded(
-    at: float, left: np.ndarray, ends: np.ndarray, base: np.ndarray, fixed: np.ndarray, row: np.ndarray
-) -> np.ndarray:
+def _decoded(at: float, left: np.ndarray, ends: np.ndarray, base: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Return how many steps each engine has made by `at` on the way that `drained` foretold."""
     over = ends <= at
     made = np.where(over, left, 0).max(1)
     since = np.maximum(base, np.where(over, ends, -np.inf).max(1))
-    return made + np.maximum(at - since, 0) / (fixed + row * np.maximum((~over).sum(1), 1))
+    step = seconds[np.arange(base.size), np.maximum((~over).sum(1), 1)]
+    return made + np.maximum(at - since, 0) / step
 
 
 class Samplers:
     """Engines by slots: `left` float64[engines, slots] tokens to go, `base` float64[engines] seconds from which on."""
 
     def __init__(self, setup: Setup) -> None:
-        slots = min(setup.rows, -(-(setup.staleness + 1) * setup.batch // setup.engines))  # no more can be under way
-        shape = (setup.engines, slots)
+        shape = (setup.engines, setup.most_rows)
         slow = setup.slowness()[: setup.samplers].reshape(setup.engines, -1).max(1)
         prefill = setup.prompt / setup.rates.prefill / setup.lengths.mean  # spread over a completion's tokens
         self.setup = setup
-        self.fixed, self.row = setup.rates.decode_fixed * slow, (setup.rates.decode_row + prefill) * slow
+        rows = np.arange(shape[1] + 1)
+        counts, seconds = np.array(setup.rates.decode).T
+        alike = np.interp(rows, counts, seconds) + prefill * rows
+        self.seconds = slow[:, None] * alike  # of a step, by engine and rows
         self.left, self.base, self.busy = np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0])
         self.keys = np.array([key(setup.seed, "length", slot) for slot in range(self.left.size)], np.uint64)
         self.nth = np.zeros(self.left.size, int)  # how many lengths each slot has drawn
@@ -91,7 +90,7 @@ class Samplers:
 
     def foresee(self, waiting: int, version: int) -> Rows:
         """Return all that is under way or begins as slots come free, with the second at which each row ends."""
-        each = self.fixed + self.row * self.left.shape[1]
+        each = self.seconds[:, -1]
         rows = self.flying
         rows.stop = (self.base[:, None] + self.left * each[:, None]).ravel()[rows.slot]
         if waiting:
@@ -102,7 +101,7 @@ class Samplers:
         self.full_speed = rows.stop.copy()
         self.turned = np.maximum(self.base, self.turn)
         self.then_left = np.maximum((stops.reshape(self.left.shape) - self.turned[:, None]) / each[:, None], 0)
-        self.ends = drained(self.then_left, self.turned, self.fixed, self.row)
+        self.ends = drained(self.then_left, self.turned, self.seconds)
         rows.stop[last[last >= 0]] = self.ends.ravel()[last >= 0]
         self.rows = rows
         return rows
@@ -149,10 +148,10 @@ class Samplers:
         flying = rows.take(chosen)
         engine = flying.slot // self.left.shape[1]
         if now < self.turn:
-            each = (self.fixed + self.row * self.left.shape[1])[engine]
+            each = self.seconds[engine, -1]
             left = (self.full_speed[chosen] - np.maximum(now, self.base[engine])) / each
         else:
-            made = _decoded(now, self.then_left, self.ends, self.turned, self.fixed, self.row)
+            made = _decoded(now, self.then_left, self.ends, self.turned, self.seconds)
             left = self.then_left.ravel()[flying.slot] - made[engine]
         self.left = np.zeros_like(self.left)
         self.left.ravel()[flying.slot] = np.maximum(left, 1e-9)
@@ -174,7 +173,7 @@ class Samplers:
         again = float((self.flying.tokens[mine] - self.left.ravel()[slots]).sum())
         self.left.ravel()[slots] = self.flying.tokens[mine]
         self.base[engine] = until
-        return again * float(self.fixed[engine] / self.left.shape[1] + self.row[engine])
+        return again * float(self.seconds[engine, -1]) / self.left.shape[1]
 
     def clear(self, begun: int, until: float) -> None:
         """Drop everything, as where a whole job starts again."""

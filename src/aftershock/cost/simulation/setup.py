@@ -17,17 +17,21 @@ _NORMAL = NormalDist()
 class Rates:
     """Speeds of one engine (the chips that decode together) and of one learner chip.
 
-    A decode step of `n` rows takes `decode_fixed + decode_row * n` seconds; a row's part has the reading of its cache
-    in it. `prefill` and `train` are tokens a second, `step_fixed` the seconds of a step that no token adds to.
+    `decode` are (rows, seconds of a decode step with so many rows), straight lines between them; a row's part has the
+    reading of its cache in it. `prefill` and `train` are tokens a second, `step_fixed` what no token adds to a step.
     """
 
-    decode_fixed: float
-    decode_row: float
+    decode: tuple[tuple[float, float], ...]
     train: float
     step_fixed: float = 0.0
     prefill: float = math.inf
     judge: float = 0.0
     weight_bytes: float = 0.0
+
+    @staticmethod
+    def line(fixed: float, row: float) -> tuple[tuple[float, float], ...]:
+        """Return a `decode` that takes `fixed` + `row` * n seconds."""
+        return ((0, fixed), (1e5, fixed + 1e5 * row))
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Setup:
     group: int = 1
     prompt: int = 0
     steps: int = 100
-    staleness: int = 0
+    staleness: float = 0
     in_order: bool = True
     recompute: bool = False
     judges: int = 64
@@ -111,6 +115,10 @@ class Setup:
             raise RecipeError(f"staleness {self.staleness} needs chips that only learn; set learners, or staleness 0")
         if not self.lengths.mean < self.lengths.cap and self.lengths.sigma:
             raise RecipeError(f"lengths of mean {self.lengths.mean:g} don't fit under a cap of {self.lengths.cap:g}")
+        if self.rates.decode[-1][0] < self.most_rows:
+            raise RecipeError(
+                f"an engine may have {self.most_rows} rows, but decode ends at {self.rates.decode[-1][0]:g}"
+            )
 
     @property
     def chips(self) -> int:
@@ -121,6 +129,15 @@ class Setup:
     def engines(self) -> int:
         """How many engines sample."""
         return self.samplers // self.chips_per_engine
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that an engine can have under way."""
+        return min(self.rows, -(-self.allowed(0) // self.engines))
+
+    def allowed(self, version: int) -> int:
+        """Return how many completions may have been begun when so many updates are made; whole groups."""
+        return int((version + self.staleness + 1) * self.batch) // self.group * self.group
 
     @property
     def transfer_seconds(self) -> float:
