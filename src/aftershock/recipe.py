@@ -151,6 +151,7 @@ class RLStage(_Table):
     temperature: float = Field(1.0, gt=0)
     dynamic_sampling: int = Field(1, ge=1)  # DAPO: at most this many draws to fill a step with groups that carry signal
     max_rows: int = Field(256, ge=1)  # sequences decoded together
+    exact: bool = False  # the learner computes the sampler's log-probabilities to the bit; any difference ends the run
     optim: OptimTable = OptimTable()
     loss: LossTable = LossTable()
     reward: RewardTable = RewardTable()

@@ -333,6 +333,8 @@ def _rl_faults(stage: RLStage) -> Iterator[Fault]:
         yield ("reward", "overlong_buffer"), f"is longer than max_tokens = {stage.max_tokens}"
     if stage.reward.accuracy == 0 and stage.reward.format == 0:
         yield ("reward", "accuracy"), "can't be 0 together with format = 0: nothing would be rewarded"
+    if stage.exact and stage.optim.precision != "float32":
+        yield ("exact",), f"wants optim.precision = float32, as the sampler has it, not {stage.optim.precision}"
     for index, table in enumerate(stage.tasks):
         if table.guesses:
             yield ("tasks", index, "guesses"), "is for pretrain stages only"

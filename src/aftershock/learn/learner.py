@@ -185,6 +185,13 @@ class Learner:
         value = LOSSES[self.loss.kind](terms, self.loss)
         gap = (terms.old_logprobs - terms.sampler_logprobs).abs()
         value.sums["mismatch"], value.maxima["mismatch_max"] = gap.sum(), gap.max()
+        if self.model.exact and gap.any():
+            raise TrainingError(
+                f"step {self.steps_done}: sampler and learner differ in {int(gap.count_nonzero())} of {len(gap)} "
+                f"log-probabilities, by up to {gap.max().item()}; exact = true allows none. This processor, library or "
+                "number of threads has kernels that docs/exactness.md doesn't know: take one thread, or leave exact "
+                "out. The weights are as they were before the step"
+            )
         return value
 
     def _terms(self, batch: Batch, logprobs: Tensor) -> Terms:

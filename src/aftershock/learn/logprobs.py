@@ -35,16 +35,39 @@ class _Select(torch.autograd.Function):
         return grad, None
 
 
-def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+class _SelectExactly(torch.autograd.Function):
+    """The same by the sampler's own log-softmax, which is kept in place of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        own = logits.log_softmax(-1)
+        ctx.save_for_backward(own, targets)
+        entropy = -own.exp().mul_(own).sum(-1)
+        ctx.mark_non_differentiable(entropy)
+        return own.gather(-1, targets[:, None])[:, 0], entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        own, targets = ctx.saved_tensors
+        grad = own.exp().mul_(-grads[0][:, None])
+        return grad.scatter_add_(-1, targets[:, None], grads[0][:, None]), None
+
+
+def select(logits: Tensor, targets: Tensor, *, exact: bool = False) -> tuple[Tensor, Tensor]:
     """Return (log-probability of each target, entropy), both Float[n], from logits [n, vocab] and targets Long[n].
 
-    In float32. The entropy, in nats, carries no gradient.
+    In float32. The entropy, in nats, carries no gradient. `exact` gives the sampler's bits from the sampler's logits.
     """
-    return _Select.apply(logits.float(), targets)
+    return (_SelectExactly if exact else _Select).apply(logits.float(), targets)
 
 
 def chunked(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunk_bytes: int = CHUNK_BYTES
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    targets: Tensor,
+    chunk_bytes: int = CHUNK_BYTES,
+    *,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return (log-probabilities, entropies) Float[n] of targets Long[n] under head(hidden), hidden [n, width].
 
@@ -52,7 +75,8 @@ def chunked(
     """
     if len(targets) == 0:
         return (empty := hidden.sum(-1).float()), empty.detach()
-    return in_chunks(lambda h, t: select(head(h), t), (hidden, targets), chunk_bytes // (4 * width(head, hidden)))
+    size = chunk_bytes // (4 * width(head, hidden))
+    return in_chunks(lambda h, t: select(head(h), t, exact=exact), (hidden, targets), size)
 
 
 def width(head: Callable[[Tensor], Tensor], hidden: Tensor) -> int:
@@ -85,7 +109,7 @@ def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mas
     """
     hidden = kept_hidden(model, tokens, segments, mask)
     with torch.autocast(hidden.device.type, enabled=False):
-        return chunked(model.logits, hidden, tokens[mask])
+        return chunked(model.logits, hidden, tokens[mask], exact=model.exact)
 
 
 def kept_hidden(model: LanguageModel, tokens: Tensor, segments: Segments, mask: Tensor) -> Tensor:

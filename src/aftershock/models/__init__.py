@@ -3,6 +3,7 @@
 from aftershock.models.base import KVCache, LanguageModel, Segments
 from aftershock.models.causal_lm import CausalLM, build
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
+from aftershock.models.exact import make_exact
 from aftershock.models.folder import load, save
 from aftershock.models.moe import balance
 from aftershock.models.scorer import Scorer, scorer_of
@@ -19,6 +20,7 @@ __all__ = [
     "balance",
     "build",
     "load",
+    "make_exact",
     "save",
     "scorer_of",
 ]

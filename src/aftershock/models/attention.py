@@ -7,6 +7,7 @@ from aftershock.models.config import DeepseekConfig, DenseConfig
 from aftershock.models.layers import Context, RMSNorm, cached_attention, causal_attention
 from aftershock.models.rope import mscale, rotate
 
+Store = tuple[Tensor, ...] | None  # a layer's part of a cache
 _LATENT_EPS = 1e-6  # DeepSeek's inference code and transformers both fix it, whatever rms_norm_eps says
 
 
@@ -29,21 +30,25 @@ class GroupedAttention(nn.Module):
         """Return what one token takes in one layer: keys and values."""
         return [(config.kv_heads, config.rope_dim)] * 2
 
-    def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, store: Store) -> Tensor:
         """x [batch, time, hidden]; `store` is the layer's (keys, values), each [rows, capacity, kv heads, dim]."""
         q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.dim)))
         k = self.k_norm(self.k_proj(x).unflatten(-1, (-1, self.dim)))
         v = self.v_proj(x).unflatten(-1, (-1, self.dim))
         q = rotate(q, context.cos, context.sin, interleave=False)
         k = rotate(k, context.cos, context.sin, interleave=False)
+        if context.slots is not None and store is not None:
+            context.slots.write(store[0], k)
+            context.slots.write(store[1], v)
+        return self.o_proj(self.attend(q, k, v, context, store).flatten(2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context, store: Store) -> Tensor:
+        """Return what each query sees, [batch, time, heads, dim], among what `store` holds or what is given."""
         slots = context.slots
-        if slots is not None and store is not None:
-            slots.write(store[0], k)
-            slots.write(store[1], v)
-            if slots.bias is not None:
-                keys, values = slots.read(store[0]).to(q.dtype), slots.read(store[1]).to(q.dtype)
-                return self.o_proj(cached_attention(q, keys, values, self.scale, slots.bias).flatten(2))
-        return self.o_proj(causal_attention(q, k, v, self.scale, context.packing).flatten(2))
+        if slots is not None and store is not None and slots.bias is not None:
+            keys, values = slots.read(store[0]).to(q.dtype), slots.read(store[1]).to(q.dtype)
+            return cached_attention(q, keys, values, self.scale, slots.bias)
+        return causal_attention(q, k, v, self.scale, context.packing)
 
 
 class LatentAttention(nn.Module):
@@ -76,15 +81,20 @@ class LatentAttention(nn.Module):
         """Return what one token takes in one layer: its latent and its rotated key, in one tensor."""
         return [(config.kv_lora_rank + config.qk_rope_head_dim,)]
 
-    def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, store: Store) -> Tensor:
         """x [batch, time, hidden]; `store` is the layer's one tensor [rows, capacity, kv_lora_rank + rope]."""
         q_plain, q_rope, latent, k_rope = self._project(x, context)
-        slots = context.slots
-        if slots is not None and store is not None:
-            slots.write(store[0], torch.cat((latent, k_rope.squeeze(2)), -1))
-            if slots.bias is not None:
-                return self.o_proj(self._absorbed(q_plain, q_rope, slots.read(store[0]), slots.bias))
-        return self.o_proj(self._naive(q_plain, q_rope, latent, k_rope, context))
+        if context.slots is not None and store is not None:
+            context.slots.write(store[0], torch.cat((latent, k_rope.squeeze(2)), -1))
+        return self.o_proj(self.attend((q_plain, q_rope), latent, k_rope, context, store))
+
+    def attend(
+        self, q: tuple[Tensor, Tensor], latent: Tensor, k_rope: Tensor, context: Context, store: Store
+    ) -> Tensor:
+        """Return what each query sees, [batch, time, heads x value dim], among what `store` holds or what is given."""
+        if context.slots is not None and store is not None and context.slots.bias is not None:
+            return self._absorbed(*q, context.slots.read(store[0]), context.slots.bias)
+        return self._naive(*q, latent, k_rope, context)
 
     def _project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the queries' two parts [batch, time, heads, ..], the latent and the shared key [.., 1, rope]."""

@@ -35,7 +35,12 @@ class KVCache(ABC):
 
 
 class LanguageModel(nn.Module, ABC):
-    """A causal language model: `model(tokens)` returns logits [batch, time, vocab] for tokens Long[batch, time]."""
+    """A causal language model: `model(tokens)` returns logits [batch, time, vocab] for tokens Long[batch, time].
+
+    `exact` says that its values don't depend on which form of the forward gave them, or beside what: see `make_exact`.
+    """
+
+    exact = False
 
     @abstractmethod
     def hidden(

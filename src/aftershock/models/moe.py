@@ -41,7 +41,7 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the chosen experts Long[tokens, k] and their weights Float[tokens, k] for x [tokens, hidden]."""
         with torch.autocast(x.device.type, enabled=False):
-            scores = F.linear(x.float(), self.weight.float()).sigmoid()
+            scores = self.scores(x)
             chosen = self._choose(scores.detach() + self.e_score_correction_bias)
         weights = scores.gather(1, chosen)
         if self.config.norm_topk_prob:
@@ -49,6 +49,10 @@ class Gate(nn.Module):
         if self.training:
             self.counts += torch.bincount(chosen.flatten(), minlength=self.counts.numel())
         return chosen, weights * self.config.routed_scaling_factor
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Return every expert's affinity, Float[tokens, experts]."""
+        return F.linear(x.float(), self.weight.float()).sigmoid()
 
     def _choose(self, scores: Tensor) -> Tensor:
         c = self.config
@@ -62,6 +66,8 @@ class Gate(nn.Module):
 
 class Experts(nn.Module):
     """The routed experts, stacked: gate and up in one [experts, 2 x inner, hidden], down [experts, hidden, inner]."""
+
+    exact = False
 
     def __init__(self, config: DeepseekConfig) -> None:
         super().__init__()
@@ -81,13 +87,21 @@ class Experts(nn.Module):
         dtype = x.dtype
         sorted_x = x.index_select(0, token)
         place = None
-        if not torch.is_grad_enabled():
+        if self.exact or not torch.is_grad_enabled():
             sorted_x, place, ends = _padded(sorted_x, chosen.flatten().index_select(0, order), ends)
-        gate, up = _grouped_linear(sorted_x, self.gate_up_proj.to(dtype), ends).chunk(2, -1)
-        out = _grouped_linear(F.silu(gate) * up, self.down_proj.to(dtype), ends)
+        gate, up = self.multiply(sorted_x, self.gate_up_proj.to(dtype), ends).chunk(2, -1)
+        out = self.multiply(self.act(gate) * up, self.down_proj.to(dtype), ends)
         out = out if place is None else out.index_select(0, place)
         out = out * weights.flatten().index_select(0, order).unsqueeze(-1).to(dtype)
         return torch.zeros_like(x).index_add(0, token, out)
+
+    def act(self, x: Tensor) -> Tensor:
+        """Apply the activation."""
+        return F.silu(x)
+
+    def multiply(self, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+        """Multiply x [n, in], sorted by expert and ending at `ends` Long[experts], by each expert's [out, in]."""
+        return _grouped_linear(x, weight, ends)
 
 
 def _padded(x: Tensor, expert: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:

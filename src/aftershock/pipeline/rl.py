@@ -12,7 +12,7 @@ from aftershock.alarms import Alarms
 from aftershock.cost import flops
 from aftershock.generate import Engine, SamplingParams
 from aftershock.learn import Learner, Sample, group_advantages, pack, split
-from aftershock.models import load, save
+from aftershock.models import load, make_exact, save
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.evaluate import Judged, consistencies, heldout, measure, rows, sample
@@ -48,6 +48,8 @@ def run(stage: RLStage, context: Context) -> list[dict]:
     """Measure the policy, train it, measure it again; save the model and return the measurements."""
     source = model_folder(stage.source, context)
     policy, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
+    if stage.exact:
+        make_exact(policy)
     tasks = build_tasks(stage.tasks, context)
     context.begin(stage.steps)
     learner = Learner(policy, stage.optim, stage.loss, stage.steps * stage.minibatches)
