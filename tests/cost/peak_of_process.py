@@ -58,7 +58,7 @@ def learner(config: dict, precision: str, again: bool, rank: int) -> Learner:
 
 
 def steps(taught: Learner, count: int) -> None:
-    samples = [Sample((1,) * PROMPT, (2,) * n, (0.0,) * n, 1.0) for n in lengths(count)]
+    samples = [Sample((i,) * PROMPT, (2,) * n, (0.0,) * n, 1.0) for i, n in enumerate(lengths(count))]
     taught.step(pack(samples, 1 << 20))
 
 

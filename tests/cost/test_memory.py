@@ -48,7 +48,7 @@ def kept(model, batch, half) -> int:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_a_forward_keeps_is_foretold_almost_to_the_byte(name, lengths, half):
     config, scored = CONFIGS[name], sum(lengths) - 2 * len(lengths)
-    samples = [Sample((1, 1), (2,) * (n - 2), (0.0,) * (n - 2), 1.0) for n in lengths]
+    samples = [Sample((1, i), (2,) * (n - 2), (0.0,) * (n - 2), 1.0) for i, n in enumerate(lengths)]
     (batch,) = pack(samples, 1 << 20)
     shape = memory.Shape.of(lengths, scored)
     foretold = memory.activations(config, shape, half) + scored * VOCAB * 4

@@ -45,7 +45,10 @@ def _see(tokens, segments):
     see = torch.tril(torch.ones(total, total))
     if segments is not None:
         owner = torch.bucketize(torch.arange(total), segments.bounds[1:], right=True)
-        see = see * (owner[:, None] == owner[None])
+        same = owner[:, None] == owner[None]
+        if segments.parents is not None:
+            same |= segments.parents[owner][:, None] == owner[None]
+        see = see * same
     return see / see.sum(-1, keepdim=True)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import pytest
@@ -22,16 +23,21 @@ def unpack(batches):
     """Read the sequences back from the tensors of batches, as samples of no group."""
     found = []
     for batch in batches:
-        bounds = batch.segments.bounds.tolist()
-        for index, (low, high) in enumerate(itertools.pairwise(bounds)):
-            mask = batch.mask[low:high]
-            assert batch.sequence[low:high].eq(index).all()
-            assert batch.advantages[low:high].unique().numel() == 1
-            row = batch.tokens[low:high]
-            prompt, completion = tuple(row[~mask].tolist()), tuple(row[mask].tolist())
-            assert row.tolist() == [*prompt, *completion]
-            logprobs = tuple(batch.sampler_logprobs[low:high][mask].tolist())
-            found.append(Sample(prompt, completion, logprobs, batch.advantages[low].item()))
+        edges = [slice(low, high) for low, high in itertools.pairwise(batch.segments.bounds.tolist())]
+        parents = [-1] * len(edges) if batch.segments.parents is None else batch.segments.parents.tolist()
+        before = len(found)
+        for piece, parent in zip(edges, parents, strict=True):
+            mask, row = batch.mask[piece], batch.tokens[piece]
+            if not mask.any():
+                assert parents.count(edges.index(piece)) > 1, "a prompt laid apart that is not shared"
+                continue
+            assert batch.sequence[piece].eq(len(found) - before).all()
+            assert batch.advantages[piece].unique().numel() == 1
+            prompt = row[~mask] if parent < 0 else batch.tokens[edges[parent]]
+            assert row.tolist() == [*(prompt.tolist() if parent < 0 else ()), *row[mask].tolist()]
+            logprobs = tuple(batch.sampler_logprobs[piece][mask].tolist())
+            advantage = batch.advantages[piece][0].item()
+            found.append(Sample(tuple(prompt.tolist()), tuple(row[mask].tolist()), logprobs, advantage))
     return found
 
 
@@ -41,22 +47,30 @@ def bare(sample):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(samples(), min_size=1, max_size=12), st.integers(1, 60))
-def test_nothing_is_lost_padded_or_reordered_within_a_batch(given_samples, micro_tokens):
+def test_nothing_is_lost_padded_or_laid_twice(given_samples, micro_tokens):
     batches = pack(given_samples, micro_tokens, max_tokens=7)
     want = [bare(sample) for sample in given_samples]
     assert sorted(unpack(batches), key=repr) == sorted(want, key=repr)
-    firsts = []
     for batch in batches:
-        lengths = batch.segments.bounds.diff()
-        assert lengths.sum() == len(batch.tokens)
-        assert batch.segments.longest == lengths.max()
-        assert len(batch.tokens) <= micro_tokens or len(lengths) == 1
-        assert not batch.mask[batch.segments.bounds[:-1]].any()
-        order = iter(want)
-        assert all(any(sample == other for other in order) for sample in unpack([batch]))
-        firsts.append(unpack([batch])[0])
-    order = iter(want)
-    assert all(any(first == other for other in order) for first in firsts)
+        held = unpack([batch])
+        prompts = {sample.prompt for sample in held}
+        lengths = [len(sample.prompt) + len(sample.completion) for sample in held]
+        assert len(batch.tokens) == sum(map(len, prompts)) + sum(len(sample.completion) for sample in held)
+        assert batch.segments.longest == max(lengths)
+        assert sum(lengths) <= micro_tokens or len(held) == 1
+        for prompt in prompts:
+            order = iter(want)
+            assert all(any(sample == other for other in order) for sample in held if sample.prompt == prompt)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(samples(), min_size=4, max_size=12, unique_by=lambda s: s.completion))
+def test_a_group_stays_together_where_it_fits(given_samples):
+    same = [dataclasses.replace(sample, prompt=(1, 2, 3)) for sample in given_samples]
+    others = [dataclasses.replace(sample, prompt=(4, 5)) for sample in given_samples]
+    size = sum(3 + len(sample.completion) for sample in same)
+    mixed = [sample for pair in zip(same, others) for sample in pair]
+    assert [{s.prompt for s in unpack([batch])} for batch in pack(mixed, size)] == [{(1, 2, 3)}, {(4, 5)}]
 
 
 @settings(deadline=None, max_examples=30)
@@ -74,7 +88,7 @@ def test_every_batch_knows_the_whole_step(given_samples, micro_tokens):
 def test_packing_is_deterministic_and_tight(given_samples, micro_tokens):
     first, second = pack(given_samples, micro_tokens), pack(given_samples, micro_tokens)
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(first, second, strict=True))
-    sizes = sorted(len(batch.tokens) for batch in first)
+    sizes = sorted(sum(len(s.prompt + s.completion) for s in unpack([batch])) for batch in first)
     assert len(sizes) < 2 or sizes[0] + sizes[1] > micro_tokens, "two batches would fit in one"
 
 

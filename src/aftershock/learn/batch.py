@@ -1,5 +1,6 @@
 """Sequences of a training step, packed end to end into rows without padding."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
@@ -58,9 +59,10 @@ class Batch:
 
     tokens: Long[total]. mask: Bool[total], True where the token's log-probability, predicted from the position
     before it, counts in the loss (never a sequence's first token). advantages: Float[total]. sequence: Long[total],
-    the index of each token's sequence within this batch. sampler_logprobs, old_logprobs (the learner's, before the
-    first optimiser step on these rollouts) and reference_logprobs: Float[total], meaningful where mask is True;
-    None where there are none. whole: the counts of the whole step.
+    the index of each token's sequence within this batch, for a shared prompt that of the first one after it.
+    sampler_logprobs, old_logprobs (the learner's, before the first optimiser step on these rollouts) and
+    reference_logprobs: Float[total], meaningful where mask is True; None where there are none. whole: the counts of the
+    whole step.
     """
 
     tokens: Tensor
@@ -77,35 +79,47 @@ class Batch:
         """Return the same batch with its tensors on `device`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, segments=replace(self.segments, bounds=self.segments.bounds.to(device)), **moved)
+        return replace(self, segments=self.segments.to(device), **moved)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence before packing; `logprobs` covers every token, with zeros where none was sampled."""
+    """One sequence before packing; `logprobs` covers every token. `shared` ones come first, and rows share a copy."""
 
     tokens: Sequence[int]
     mask: Sequence[bool]
     advantage: float = 1.0
     logprobs: Sequence[float] | None = None
+    shared: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.shared) + len(self.tokens)
+
+    def joined(self) -> "_Row":
+        """Return the row with a copy of its own."""
+        mask, logprobs = ((value,) * len(self.shared) for value in (False, 0.0))
+        known = None if self.logprobs is None else (*logprobs, *self.logprobs)
+        return _Row((*self.shared, *self.tokens), (*mask, *self.mask), self.advantage, known)
 
 
 def pack(samples: Sequence[Sample], micro_tokens: int, *, max_tokens: int = 0) -> list[Batch]:
-    """Pack the samples of one optimiser step into batches of at most `micro_tokens` tokens.
+    """Pack the samples of one optimiser step into batches of at most `micro_tokens` tokens of prompt and completion.
 
-    A sequence longer than that gets a batch of its own. Deterministic: first fit, longest first, then the order given
-    within and among batches. `max_tokens` is the stage's limit of a completion, which `dr_grpo` divides by.
+    Samples of one prompt lie together, and a batch holds (and computes) their prompt once. A sequence longer than
+    `micro_tokens` gets a batch of its own. Deterministic: first fit, longest first, then the order given within and
+    among batches. `max_tokens` is the stage's limit of a completion, which `dr_grpo` divides by.
     """
-    rows = [
-        _Row(
-            tokens=sample.prompt + sample.completion,
-            mask=(False,) * len(sample.prompt) + (True,) * len(sample.completion),
-            advantage=sample.advantage,
-            logprobs=(0.0,) * len(sample.prompt) + sample.logprobs,
-        )
-        for sample in samples
+    same: dict[tuple[int, ...], list[_Row]] = {}
+    for sample in samples:
+        mask = (True,) * len(sample.completion)
+        row = _Row(sample.completion, mask, sample.advantage, sample.logprobs, sample.prompt)
+        same.setdefault(sample.prompt, []).append(row)
+    units = [
+        [rows[index] for index in members]
+        for rows in same.values()
+        for members in bins([*map(len, rows)], micro_tokens)
     ]
-    return _pack_rows(rows, micro_tokens, max_tokens)
+    return _pack_units(units, micro_tokens, max_tokens)
 
 
 def pack_documents(
@@ -121,7 +135,7 @@ def pack_documents(
                 f"document {index} has {len(document)} tokens and a mask of {len(mask)}; it needs at least one token, "
                 "a mask of the same length, and no loss on the first token, which nothing predicts"
             )
-    return _pack_rows([_Row(tokens, mask) for tokens, mask in zip(documents, masks)], micro_tokens, 0)
+    return _pack_units([[_Row(tokens, mask)] for tokens, mask in zip(documents, masks)], micro_tokens)
 
 
 def pack_scored(
@@ -132,7 +146,7 @@ def pack_scored(
     """
     masks = [[False] * (len(document) - 1) + [True] for document in documents]
     rows = [_Row(*row) for row in zip(documents, masks, labels, strict=True)]
-    return _pack_rows(rows, micro_tokens, 0, together)
+    return _pack_units([rows[start : start + together] for start in range(0, len(rows), together)], micro_tokens)
 
 
 def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
@@ -167,25 +181,39 @@ def bins(lengths: Sequence[int], size: int) -> list[list[int]]:
     return sorted(sorted(members) for members in held)
 
 
-def _pack_rows(rows: Sequence[_Row], micro_tokens: int, max_tokens: int, together: int = 1) -> list[Batch]:
+def _pack_units(units: Sequence[Sequence[_Row]], micro_tokens: int, max_tokens: int = 0) -> list[Batch]:
+    """Pack rows into batches, those of a unit into one."""
+    rows = [row for unit in units for row in unit]
     whole = Whole(sum(sum(row.mask) for row in rows), len(rows), max_tokens)
-    units = [rows[start : start + together] for start in range(0, len(rows), together)]
-    members = bins([sum(len(row.tokens) for row in unit) for unit in units], micro_tokens)
+    members = bins([sum(map(len, unit)) for unit in units], micro_tokens)
     return [_lay([row for index in indices for row in units[index]], whole) for indices in members]
 
 
 def _lay(rows: Sequence[_Row], whole: Whole) -> Batch:
-    """Lay rows end to end into one batch."""
-    lengths = [len(row.tokens) for row in rows]
-    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    """Lay rows end to end into one batch; what several share is laid once, before the first of them."""
+    laid: list[tuple[int, _Row, int]] = []  # the sequence's index, what it lays, and where in `laid` its parent is
+    homes: dict[tuple[int, ...], int] = {}
+    readers = Counter(row.shared for row in rows)
+    for number, row in enumerate(rows):
+        if row.shared and readers[row.shared] > 1 and row.shared not in homes:
+            homes[row.shared] = len(laid)
+            laid.append((number, _Row((), (), 0.0, (), row.shared).joined(), -1))
+        home = homes.get(row.shared, -1)
+        laid.append((number, row.joined() if home < 0 else row, home))
+    numbers, pieces, parents = zip(*laid)
+    lengths = [len(piece.tokens) for piece in pieces]
     repeats = torch.tensor(lengths)
-    logprobs = [value for row in rows for value in row.logprobs or ()]
+    logprobs = [value for piece in pieces for value in piece.logprobs or ()]
     return Batch(
-        tokens=torch.tensor([token for row in rows for token in row.tokens], dtype=torch.long),
-        segments=Segments(bounds, max(lengths)),
-        mask=torch.tensor([flag for row in rows for flag in row.mask], dtype=torch.bool),
-        advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32).repeat_interleave(repeats),
-        sequence=torch.arange(len(rows)).repeat_interleave(repeats),
+        tokens=torch.tensor([token for piece in pieces for token in piece.tokens], dtype=torch.long),
+        segments=Segments(
+            bounds=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
+            longest=max(map(len, rows)),
+            parents=torch.tensor(parents) if homes else None,
+        ),
+        mask=torch.tensor([flag for piece in pieces for flag in piece.mask], dtype=torch.bool),
+        advantages=torch.tensor([piece.advantage for piece in pieces], dtype=torch.float32).repeat_interleave(repeats),
+        sequence=torch.tensor(numbers).repeat_interleave(repeats),
         whole=whole,
         sampler_logprobs=torch.tensor(logprobs, dtype=torch.float32) if logprobs else None,
     )

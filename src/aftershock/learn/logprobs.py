@@ -103,8 +103,8 @@ def in_chunks(read: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tenso
 def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return (log-probabilities, entropies) Float[kept] of the tokens where mask is True, in their order.
 
-    tokens: Long[total], packed by `segments`; mask: Bool[total], False at each sequence's first token. The head runs in
-    the model's own dtype even under autocast: in bfloat16 its rounding is the largest part of the gap between the
+    tokens: Long[total], packed by `segments`; mask: Bool[total], False where nothing comes before. The head runs in the
+    model's own dtype even under autocast: in bfloat16 its rounding is the largest part of the gap between the
     sampler's and the learner's log-probabilities [MiniMax-M1, arXiv 2506.13585, section 3.2].
     """
     hidden = kept_hidden(model, tokens, segments, mask)
@@ -115,7 +115,6 @@ def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mas
 def kept_hidden(model: LanguageModel, tokens: Tensor, segments: Segments, mask: Tensor) -> Tensor:
     """Return [kept, width], in the model's own dtype: the states from which the tokens where mask is True are foretold.
 
-    tokens: Long[total], packed by `segments`; mask: Bool[total], False at each sequence's first token.
+    tokens: Long[total], packed by `segments`; mask: Bool[total], False where nothing comes before.
     """
-    before = mask.nonzero()[:, 0] - 1
-    return model.hidden(tokens[None], segments=segments)[0].index_select(0, before).to(model.dtype)
+    return model.hidden(tokens[None], segments=segments)[0].index_select(0, segments.before()[mask]).to(model.dtype)

@@ -9,13 +9,29 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Segments:
-    """Several sequences laid end to end in one row: `bounds` Int[n + 1] are cumulative lengths, `longest` the maximum.
+    """Several sequences laid end to end in one row: `bounds` Int[n + 1] are their cumulative lengths.
 
-    Attention never crosses a bound, and positions start from 0 in each segment.
+    Attention never crosses a bound, and positions start from 0 in each segment, but where `parents` Long[n] names
+    another segment (-1 none): it goes on from that one's end and sees all of it, so that the samples of a group share
+    one copy of their prompt. A parent has none of its own. `longest` is the maximum of lengths with their parents'.
     """
 
     bounds: Tensor
     longest: int
+    parents: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Segments":
+        """Return the same segments with their tensors on `device`."""
+        parents = None if self.parents is None else self.parents.to(device)
+        return Segments(self.bounds.to(device), self.longest, parents)
+
+    def before(self) -> Tensor:
+        """Return Long[total]: where the token before each one lies; for the first token of all, -1."""
+        places = torch.arange(int(self.bounds[-1]), device=self.bounds.device) - 1
+        if self.parents is not None:
+            child = self.parents >= 0
+            places[self.bounds[:-1][child].long()] = self.bounds[1:][self.parents[child]].long() - 1
+        return places
 
 
 class KVCache(ABC):

@@ -50,8 +50,9 @@ class Packing:
 
     Segments of like length share one of a few padded blocks, `shapes` (segments, longest). `pad` Long[places] picks
     a token for every place of every block (past a segment's end, any token: causality hides it and its output is
-    dropped). Per token, Long[total]: `places`, where its segment begins in the blocks laid end to end; `spans`, its
-    block's longest; `positions`, its own within the segment.
+    dropped); a shared parent's tokens are picked before those of each child. Per token, Long[total]: `places`, where
+    its segment begins in the blocks laid end to end; `spans`, its block's longest; `positions`, its own within the
+    segment, parent included.
     """
 
     shapes: list[tuple[int, int]]
@@ -64,7 +65,11 @@ class Packing:
     def of(cls, segments: Segments, total: int) -> "Packing":
         """Lay out segments over a row of `total` tokens."""
         bounds = segments.bounds.long()
-        lengths = bounds.diff()
+        own = bounds.diff()
+        starts, shared, lengths = bounds[:-1], torch.zeros_like(own), own
+        if segments.parents is not None:
+            shared = own[segments.parents].where(segments.parents >= 0, 0)
+            starts, lengths = bounds[segments.parents], own + shared
         firsts, spans = torch.empty_like(lengths), torch.empty_like(lengths)
         shapes, pad, filled = [], [], 0
         for chosen in lengths.argsort().chunk(_BLOCKS):
@@ -72,13 +77,16 @@ class Packing:
             if longest == 0:
                 continue
             steps = torch.arange(longest, device=bounds.device)
-            pad.append((bounds[chosen, None] + steps).clamp(max=total - 1))
+            gap = shared[chosen, None]
+            index = torch.where(steps < gap, starts[chosen, None] + steps, bounds[chosen, None] + steps - gap)
+            pad.append(index.clamp(max=total - 1))
             firsts[chosen] = filled + torch.arange(len(chosen), device=bounds.device) * longest
             spans[chosen] = longest
             shapes.append((len(chosen), longest))
             filled += len(chosen) * longest
-        owner = torch.arange(len(lengths), device=bounds.device).repeat_interleave(lengths, output_size=total)
-        return cls(shapes, pad, firsts[owner], spans[owner], torch.arange(total, device=bounds.device) - bounds[owner])
+        owner = torch.arange(len(own), device=bounds.device).repeat_interleave(own, output_size=total)
+        positions = torch.arange(total, device=bounds.device) - bounds[owner] + shared[owner]
+        return cls(shapes, pad, firsts[owner], spans[owner], positions)
 
     def spread(self, x: Tensor, heads: int) -> list[Tensor]:
         """[1, total, kv heads, dim] -> one [segments, heads, longest, dim] a block; shared heads are repeated."""
