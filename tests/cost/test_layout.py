@@ -46,6 +46,17 @@ def test_no_way_of_spreading_makes_a_chip_hold_more_or_all_chips_less_than_the_m
     assert spread * data * tensor * pipeline >= one * (1 - 1e-9) - memory.logits(QWEN, 4096)
 
 
+def test_a_pipeline_keeps_as_many_micro_batches_as_it_has_stages_or_as_there_are():
+    shape = Shape.even(4096, 4096, plain_to=0)
+
+    def kept(stages, micro_batches):
+        held = training_memory(QWEN, Layout(pipeline=stages), shape, micro_batches=micro_batches)
+        return held - training_memory(QWEN, Layout(pipeline=stages), NOTHING) - memory.logits(QWEN, 4096)
+
+    assert kept(4, 8) == pytest.approx(kept(1, 8))
+    assert kept(4, 2) == pytest.approx(kept(1, 8) / 2)
+
+
 @given(expert=sizes, zero=st.integers(0, 3))
 def test_experts_are_spread_once_over_their_group_and_again_by_zero(expert, zero):
     held = training_memory(V3, Layout(16, 1, expert, 1, zero), NOTHING)

@@ -55,6 +55,16 @@ def test_traffic_by_hand():
     assert time.data_traffic(QWEN, parse("8xH800"), Layout(8), 4e6) == pytest.approx(2 * 7615616512 * 2 / 160e9)
 
 
+def test_bubbles_and_gathers_by_hand():
+    cluster = Cluster(chip("H800"), 2048)
+    spent = parts(V3, cluster, Layout(128, 1, 64, 16), 1e9, 4096, batch=15360 * 4096)
+    assert spent.bubble == pytest.approx(time.BUBBLE * 15 / 120)  # 120 micro-batches for each of 128 pipelines
+    plain, sharded = (time.data_traffic(QWEN, parse("8xH800"), Layout(8, zero=zero), 4e6) for zero in (1, 3))
+    assert sharded / plain == (2 * 31 + 1) / 2  # 500K tokens a chip are 31 rounds of 16,384
+    slow = time.data_traffic(QWEN, parse("16xH800"), Layout(16), 4e6)
+    assert slow == pytest.approx(plain * 160 / 40)  # over the network instead of the links
+
+
 @given(
     st.sampled_from([QWEN, V3]), st.sampled_from([64, 128, 512]), st.sampled_from(["bf16", "fp8"]), st.floats(1e6, 1e12)
 )
@@ -106,6 +116,50 @@ def test_few_rows_wait_for_memory_and_many_for_products():
     engine = Engine(QWEN, parse("H100"), Layout())
     assert engine.step(2, 100) < 1.05 * engine.step(1, 100)
     assert engine.step(4096, 100) > 1.8 * engine.step(2048, 100)
+    latents = Engine(V3, Cluster(chip("H800"), 64), Layout(64, 1, 64, zero=0))
+    computed = 1e4 * flops.forward(V3, 5000, latent=True) / (989e12 * time.FITTED.linear)
+    assert latents.step(1e4, 5000) == pytest.approx(computed + latents.waits(1e4))
+
+
+def test_waits_of_a_step_by_hand():
+    node, many = parse("8xH800"), Cluster(chip("H800"), 16)
+    alone = 1e-3 + 28 * 48e-6
+    assert Engine(QWEN, node, Layout(8)).waits(64) == pytest.approx(alone)
+    summed = 2 * 28 * (8e-6 + 2 * 64 * 3584 * 2 / 160e9)
+    assert Engine(QWEN, node, Layout(tensor=8)).waits(64) == pytest.approx(alone + summed)
+    crossing = 2 * 28 * (16e-6 + 2 * 64 * 3584 * 2 / 40e9)
+    assert Engine(QWEN, many, Layout(tensor=16)).waits(64) == pytest.approx(alone + crossing)
+    exchange = Engine(V3, many, Layout(16, 1, 16)).waits(128) - Engine(V3, many, Layout(16, 1, 8)).waits(128)
+    assert exchange == pytest.approx(58 * (60e-6 + 128 * 8 * 7168 * 3 / 40e9))
+    assert exchange / 58 == pytest.approx(550e-6, rel=0.15)  # DeepEP's README: 173 + 329 us over 16 chips to 194 + 360
+
+
+# gpt-fast's README: Llama 2's tokens a second for one row in bfloat16, on so many A100s.
+GPT_FAST = [
+    ("llama-7b", 1, 104.9),
+    ("llama-7b", 2, 168.84),
+    ("llama-7b", 4, 254.02),
+    ("llama-7b", 8, 328.43),
+    ("llama2-70b", 2, 21.32),
+    ("llama2-70b", 4, 38.01),
+    ("llama2-70b", 8, 62.5),
+]
+
+
+@pytest.mark.parametrize(("name", "chips", "speed"), GPT_FAST)
+def test_one_row_decodes_as_gpt_fast_measured(name, chips, speed):
+    engine = Engine(calibration.shapes()[name], parse(f"{chips}xA100"), Layout(tensor=chips, zero=0))
+    assert 1 / (engine.step(1, 100) - decoding.BETWEEN) == pytest.approx(speed, rel=0.05)
+
+
+def test_a_step_of_rl_is_sampling_training_and_the_weights_way():
+    cluster, lengths = parse("16xH100"), Lengths(1000, 4096)
+    sampler, trainer = Layout(16, zero=0), Layout(16)
+    step = decoding.rl_step(QWEN, cluster, sampler, trainer, 2048, 200, lengths, prompts=64, passes=2, updates=4)
+    sampled = sampling(QWEN, cluster, sampler, 2048, 200, lengths, prompts=64).likely
+    trained = training(QWEN, cluster, trainer, 2048 * 1200, 1000, batch=512 * 1200, whole=False).likely
+    plain = sampled + trained * 5 / 3 + 7615616512 * 2 / 40e9
+    assert (step.low, step.likely, step.high) == pytest.approx(tuple(plain * each for each in decoding.LOOP))
 
 
 @given(found=lengths, completions=st.integers(8, 5000), rows=st.integers(8, 512))

@@ -17,14 +17,17 @@ from aftershock.cost.layout import Layout
 from aftershock.cost.memory import HALF
 from aftershock.cost.parameters import Config
 
-# What a decoding step waits for beside memory and products, of Hopper nodes, from memory: a layer's kernels in a CUDA
-# graph, a sum over NVLink, DeepEP's low-latency dispatch and combine over nodes, and the engine's work between steps.
-LAUNCH, SUM, EXCHANGE, BETWEEN = 20e-6, 15e-6, 400e-6, 4e-3
-READ = 0.7  # of memory's speed that reading weights and cache gets; assumed
+# Share of memory's speed that reading gets, a layer's launches, and a sum over NVLink, fitted on what gpt-fast reports:
+# Llama 2 7B and 70B on one to eight A100s (its README; bfloat16, one row; within 5%).
+READ, LAUNCH, SUM = 0.81, 48e-6, 8e-6
+# Before a byte travels to experts on other nodes, there and back: assumed. DeepEP's low-latency kernels take 540 us for
+# 128 tokens a chip on H800 (its README), which is what their bytes take at 40 GB/s, with next to nothing left.
+EXCHANGE = 60e-6
+BETWEEN = 1e-3  # the engine's own work between steps: assumed
 SIGMAS = (0.4, 0.7, 1.0)  # of lengths' logarithm: least, likely, most. Assumed; a run's own rollouts tell yours
 # Seconds published over seconds foretold of whole RL steps (cost/rl.csv): least, median, most. What judging, moving
 # weights and a framework's own work add. calibration.loops() on all of its rows, which are one framework's.
-LOOP = (0.88, 1.67, 2.11)
+LOOP = (1.53, 1.83, 4.17)
 GRID = 64  # parts in which a batch empties
 
 
@@ -91,14 +94,16 @@ class Engine:
 
     def waits(self, rows: float) -> float:
         """Return the seconds of launches, of sums over the tensor-parallel group and of the experts' exchange."""
-        layers, layout, chip = self.config["num_hidden_layers"], self.layout, self.cluster.chip
+        config, layout, chip = self.config, self.layout, self.cluster.chip
+        layers, row = config["num_hidden_layers"], rows * config["hidden_size"]
         waited = BETWEEN + layers * LAUNCH
         if layout.tensor > 1:
             crossing = layout.tensor > self.cluster.per_node
             wire = (chip.network if crossing else chip.link) * time.WIRE
-            waited += 2 * layers * (SUM * (1 + crossing) + 2 * rows * self.config["hidden_size"] * HALF / wire)
-        if layout.expert > self.cluster.per_node:
-            waited += self._sparse * EXCHANGE
+            waited += 2 * layers * (SUM * (1 + crossing) + 2 * row * HALF / wire)
+        if layout.expert > self.cluster.per_node:  # each token to each of its experts in FP8, and back in bfloat16
+            sent = row / layout.tensor * config["num_experts_per_tok"] * (1 + HALF)
+            waited += self._sparse * (EXCHANGE + sent / (chip.network * time.WIRE))
         return waited
 
     @cached_property
@@ -151,7 +156,7 @@ def sampling(
     least, most = time.SPREAD
     grounds = (
         f"completions of {lengths.mean:,.0f} tokens on average, lognormal with sigma {lengths.sigma:g}: assumed",
-        "a decoding step's waits from memory, the share of memory's speed assumed (cost/decoding.py)",
+        "a decoding step's waits and share of memory's speed as gpt-fast and DeepEP measured them (cost/decoding.py)",
     )
     return Estimate(min(low, likely) * least, likely, max(likely, high) * most, grounds)
 

@@ -21,16 +21,16 @@ SECONDS_PER_HOUR = 3600.0
 # V3 2.4 and 3.2: 14.8T tokens of 4,096, 15,360 sequences a step; 2,048 chips, 64-way experts, 16 stages, ZeRO-1.
 PRETRAINED, SEQUENCE, BATCH = 14.8e12, 4096, 15360 * 4096
 CHIPS, SPREAD = {"deepseek-v3": 2048, "deepseek-r1": 512}, Layout(128, 1, 64, 16, 1)
-# V3 4.3: a thousand steps each, of 1,920 sequences of 32K and of 480 of 128K.
+# V3 4.3, the number of steps from memory: a thousand each, of 1,920 sequences of 32K and of 480 of 128K.
 EXTENSIONS = ((1000 * 1920 * 32768, 32768), (1000 * 480 * 131072, 131072))
-# R1-Zero: 10,400 steps of 512 outputs, sampled 8,192 at once for 16 updates; 65,536 tokens at most from step 8,200 on.
+# R1-Zero, by the later paper, from memory: 10,400 steps of 512 outputs, 8,192 of them sampled at once for 16 updates;
+# 65,536 tokens at most from step 8,200 on, 32,768 before.
 OUTPUTS, UPDATES, ZERO_STEPS, LONGER_FROM = 8192, 16, 10400, 8200
-SECOND_STEPS = 1700  # of R1's second RL; its first's are not published and are taken alike
+SECOND_STEPS = 1700  # from memory, of R1's second RL; its first's are not published and are taken alike
 EXAMPLES, EPOCHS, DRAWN = 800e3, 2, 4  # R1's fine-tuning set; how many samples were drawn for one kept is assumed
 PROMPT = 200  # tokens of a question; assumed
 GUESSED = 1.8  # tokens a decoding step with V3's prediction module (V3 5.4.3)
-# Mean tokens of completions: read from the curve of R1's paper (hundreds at first, ten thousand at step 8,200), and
-# assumed where there is none.
+# Mean tokens of completions, all assumed: R1-Zero's grow from hundreds to over ten thousand (R1 2.2.4), so the middle.
 EARLY, LATE, TAUGHT = Lengths(5000, 32768), Lengths(12000, 65536), Lengths(5000, 32768)
 INSTANCES, INSTANCE = 1.5e6, 1000  # V3 5.1; tokens of one are assumed
 
@@ -162,8 +162,7 @@ def _rollouts(cluster: Cluster, steps: float, lengths: Lengths) -> Estimate:
         precision="fp8",
         guessed=GUESSED,
     )
-    ground = f"completions of {lengths.mean:,.0f} tokens on average: read from a curve of R1's paper"
-    return replace(step, rests_on=(*step.rests_on, ground)).times(steps / UPDATES)
+    return step.times(steps / UPDATES)
 
 
 def _trainer(cluster: Cluster) -> Layout:
