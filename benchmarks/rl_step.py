@@ -193,7 +193,7 @@ def checked(problem: Any, text: str) -> bool:
     return answer is not None and sums().check(problem, answer).outcome == "right"
 
 
-def our_loop(case: Case, folder: Path, judge: Any) -> Any:
+def our_loop(case: Case, folder: Path, judge: Any, task: Any, rate: float = RATE) -> Any:
     """Return what the pipeline's RL stage holds from step to step, outside any run."""
     import torch
 
@@ -204,7 +204,7 @@ def our_loop(case: Case, folder: Path, judge: Any) -> Any:
     from aftershock.recipe import OptimTable, RLStage, TaskTable
     from aftershock.text import Tokenizer
 
-    task, policy = sums(), load(folder, dtype=torch.float32)
+    policy = load(folder, dtype=torch.float32)
     longest = max(len(our_prompt(folder, task.draw("train", number).prompt)) for number in range(8))
     micro = max(64, case.micro_rows * (longest + case.max_tokens))
     stage = RLStage(
@@ -214,7 +214,7 @@ def our_loop(case: Case, folder: Path, judge: Any) -> Any:
         problems_per_step=case.problems,
         samples_per_problem=case.samples,
         max_tokens=case.max_tokens,
-        optim=OptimTable(lr=RATE, precision=case.precision, micro_tokens=micro),
+        optim=OptimTable(lr=rate, precision=case.precision, micro_tokens=micro),
     )
     engine = Engine(policy, Tokenizer.load(folder), max_rows=case.problems * case.samples)
     learner = Learner(policy, stage.optim, stage.loss, stage.steps)
@@ -236,7 +236,7 @@ def ours(case: Case, folder: Path) -> Iterator[dict[str, float]]:
         judge: Any = Coin()
         if case.verdict == "check":
             judge = stack.enter_context(Judge([task], RewardTable(format=0.0), case.max_tokens))
-        loop = our_loop(case, folder, judge)
+        loop = our_loop(case, folder, judge, task)
         clock.watch(loop.engine, "generate", "sample")
         clock.watch(judge, "judge", "verify")
         for step in itertools.count():

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 try:
     import paired
     import ratios
+    import time_to_accuracy
 finally:
     sys.path.pop(0)
 
@@ -81,3 +82,17 @@ def test_the_kept_ratios_are_rows():
     assert not ratios.fallen(kept, kept)
     fields = asdict(paired.compare("x", [1.0], [1.0], "s")).keys()
     assert all(one.keys() == fields for one in kept)
+
+
+def test_an_accuracy_is_reached_where_the_next_measurement_holds_it():
+    told = [{"seconds": 1.0} | ({"accuracy": one} if one else {}) for one in (0, 0.95, 0, 0.8, 0.9, 0, 0.91, 0.2)]
+    assert time_to_accuracy.reached(told) == 5
+    assert time_to_accuracy.reached(told[:5]) is None
+
+
+def test_the_best_rate_is_the_one_that_always_gets_there():
+    kept = [("ours", 3e-4, 9.0), ("ours", 1e-3, 4.0), ("ours", 1e-3, 6.0), ("ours", 3e-3, 1.0), ("ours", 3e-3, None)]
+    runs = [{"side": side, "rate": rate, "reached": seconds, "steps": []} for side, rate, seconds in kept]
+    assert time_to_accuracy.best(runs, "ours") == 1e-3
+    assert time_to_accuracy.best(runs, "theirs") is None
+    assert time_to_accuracy.rows(runs) == []
