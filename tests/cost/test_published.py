@@ -1,5 +1,7 @@
 """DeepSeek's published bills beside the model's."""
 
+from pathlib import Path
+
 import pytest
 
 from aftershock.cost.cluster import parse
@@ -24,6 +26,18 @@ def test_lines_add_up_to_the_published_sums(name):
 def test_published_hours_lie_within_the_ranges(name):
     for line in bill(name):
         assert line.low <= line.published_gpu_hours <= line.high, line.name
+
+
+def test_the_page_says_what_the_model_says():
+    page = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
+    for short, name in (("V3", "deepseek-v3"), ("R1", "deepseek-r1")):
+        for line in bill(name):
+            low, likely, high = (
+                f"{float(f'{value:.3g}'):,.0f}" for value in (line.low, line.estimated_gpu_hours, line.high)
+            )
+            off = f"{line.estimated_gpu_hours / line.published_gpu_hours - 1:+.0%}"
+            told = f"| {short}: {line.name} | {line.published_gpu_hours:,} | {likely} | {low} to {high} | {off} |"
+            assert told in page, told
 
 
 def test_other_clusters_cost_what_they_are():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import astuple, replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -218,12 +219,12 @@ def test_runs_held_out_are_foretold_within_a_fifth_in_the_median(ratios):
 
 
 def test_ranges_hold_as_many_held_out_runs_as_they_should(ratios):
-    """The range of a run is that of all others': the 10th to the 90th percentile, so about eight in ten are inside."""
+    """The range of a run is that of all others': the 5th to the 95th percentile, so about nine in ten are inside."""
     inside = 0
     for row, ratio in ratios.items():
         low, high = calibration.spread(other for each, other in ratios.items() if each.group != row.group)
         inside += low <= ratio <= high
-    assert 0.7 <= inside / len(ratios) <= 0.9
+    assert 0.85 <= inside / len(ratios) <= 0.95
 
 
 def test_a_fit_without_a_group_doesnt_see_it():
@@ -233,6 +234,23 @@ def test_a_fit_without_a_group_doesnt_see_it():
     told = [(a.gpu_hours / before[a], b.gpu_hours / after[b]) for a, b in zip(rows, spoilt) if a.group == "Falcon"]
     assert told
     assert all(a == b for a, b in told)
+
+
+def test_the_page_says_what_the_model_says(ratios):
+    page = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
+    told = {cells[0]: cells[2:5] for line in page.splitlines() if len(cells := line.strip("| ").split(" | ")) == 5}
+    whole = {row.name: (row.gpu_hours, row.gpu_hours / ratio) for row, ratio in ratios.items() if row.whole}
+    for name, (published, foretold) in whole.items():
+        off = foretold / published - 1
+        assert told[name] == [f"{published:,.0f}", f"{foretold:,.0f}", f"{off:+.0%}"]
+
+
+def test_another_teams_v3_is_foretold_within_the_range():
+    """Megatron-Bridge 25.09 trains V3 at 1,297 tokens a second and chip on 1,024 H100; it is not in runs.csv."""
+    cluster, here = Cluster(chip("H100"), 1024), Layout(64, 2, 64, 8)
+    tokens = 1297 * 1024
+    spent = training(V3, cluster, here, tokens, 4096, precision="fp8", batch=8192 * 4096, prediction=True, whole=False)
+    assert spent.low < 1 < spent.high
 
 
 def test_an_inference_cluster_decodes_as_fast_as_deepseek_says():

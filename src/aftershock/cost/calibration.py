@@ -79,9 +79,9 @@ def held_out(rows: Sequence[Run]) -> dict[Run, float]:
 
 
 def spread(ratios: Iterable[float]) -> tuple[float, float]:
-    """Return the 10th and the 90th percentile."""
-    tenths = quantiles(ratios, n=10)
-    return tenths[0], tenths[-1]
+    """Return the 5th and the 95th percentile."""
+    twentieths = quantiles(ratios, n=20)
+    return twentieths[0], twentieths[-1]
 
 
 def loops() -> dict[str, float]:

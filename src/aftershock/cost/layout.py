@@ -134,7 +134,7 @@ def search(
         raise CapacityError(
             f"no layout fits {cluster}: the leanest ({lean}) takes {sizes[lean] / 1e9:.0f} GB a chip, and "
             f"{room / 1e9:.0f} GB of its {cluster.chip.memory / 1e9:.0f} can be used; take more chips, larger ones, "
-            "shorter sequences or recomputation"
+            "shorter sequences, fewer at once, or recomputation"
         )
     return min(fitting, key=seconds)
 
