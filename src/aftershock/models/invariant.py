@@ -101,17 +101,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor) -> Te
 
     q [n, kv heads, time, heads that share keys, dim]; k, v [n, kv heads, length, ..]; bias [n or 1, time, length].
     """
-    n, heads, time, shared, _ = q.shape
+    shared = q.shape[3]
+    if q.shape[2] * shared < FEW[0]:
+        q = F.pad(q, (0, 0, 0, FEW[0] - shared))  # once here, and not in each product
+    n, heads, time = q.shape[:3]
     keys, values = (_padded(x.flatten(0, 1), 1, KEYS) for x in (k, v))
     scores = product((q * scale).flatten(2, 3).flatten(0, 1), keys.transpose(1, 2))
-    hidden = F.pad(bias, (0, keys.shape[1] - bias.shape[-1]), value=float("-inf"))
-    scores = scores.view(n, heads, time, shared, -1) + hidden[:, None, :, None]
+    if short := keys.shape[1] - bias.shape[-1]:
+        bias = F.pad(bias, (0, short), value=float("-inf"))
+    scores = scores.view(n, heads, time, -1, keys.shape[1]) + bias[:, None, :, None]
     weights = scores.softmax(-1).flatten(2, 3).flatten(0, 1)
     parts = zip(weights.split(SPAN, 2), values.split(SPAN, 1))
     out = product(*next(parts))
     for part in parts:
         out = out + product(*part)
-    return out.view(n, heads, time, shared, v.shape[-1])
+    return out.view(n, heads, time, -1, v.shape[-1])[..., :shared, :]
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
