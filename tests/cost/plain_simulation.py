@@ -108,7 +108,7 @@ class Plain:
         self.go(end)
         self.ages.append(sorted(len(self.ends) - self.judged.pop(o)[1].version for o in batch))
         self.ends.append(end)
-        pause = self.rates.weight_bytes / self.setup.chips_per_engine / self.setup.network
+        pause = self.rates.weight_bytes / self.setup.network
         self.free = end + pause
         for e, rows in enumerate(self.engines):
             cached = sum(row.tokens - row.left + self.setup.prompt for row in rows.values())

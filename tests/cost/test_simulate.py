@@ -60,7 +60,7 @@ def setups(draw: st.DrawFn) -> Setup:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(setups())
 def test_equals_a_run_simulated_one_completion_at_a_time(setup: Setup) -> None:
     quick, plain = simulate(setup), Plain(setup).run()

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from aftershock.cost import decoding, flops, parameters, time
+from aftershock.cost import decoding, flops, time
+from aftershock.cost import layout as layouts
 from aftershock.cost.cluster import Chip, Cluster
 from aftershock.cost.layout import Layout
 from aftershock.cost.memory import HALF
@@ -22,6 +23,7 @@ def rates(
     batch: int,
     rows: int,
     prompt: int = 0,
+    recompute: bool = False,
     passes: float = 1.0,
     factor: float = 1.0,
 ) -> Rates:
@@ -35,7 +37,14 @@ def rates(
     counts = np.unique(np.geomspace(1, max(rows, 2), 24).astype(int))
     length = prompt + lengths.mean
     seconds = time.training(
-        config, Cluster(chip, trainer.chips), trainer, batch * length, length, batch=batch * length, whole=False
+        config,
+        Cluster(chip, trainer.chips),
+        trainer,
+        batch * length,
+        length,
+        batch=batch * length,
+        recompute=recompute,
+        whole=False,
     ).likely
     trained = batch * length / seconds / trainer.chips / (1 + passes / flops.TRAINING)
     reading = flops.prefill(config, prompt) / prompt / (time.FITTED.linear * chip.bf16) if prompt else 0.0
@@ -43,5 +52,5 @@ def rates(
         decode=tuple((int(count), factor * engine.step(int(count), context)) for count in counts),
         train=trained / factor,
         prefill=sampler.tensor / reading / factor if reading else math.inf,
-        weight_bytes=HALF * parameters.total(config, prediction=False),
+        weight_bytes=HALF * sum(layouts.weights(config, sampler)),
     )

@@ -18,7 +18,8 @@ class Rates:
     """Speeds of one engine (the chips that decode together) and of one learner chip.
 
     `decode` are (rows, seconds of a decode step with so many rows), straight lines between them; a row's part has the
-    reading of its cache in it. `prefill` and `train` are tokens a second, `step_fixed` what no token adds to a step.
+    reading of its cache in it. `prefill` and `train` are tokens a second, `step_fixed` what no token adds to a
+    step, `weight_bytes` what each chip of an engine is sent at an update.
     """
 
     decode: tuple[tuple[float, float], ...]
@@ -141,8 +142,8 @@ class Setup:
 
     @property
     def transfer_seconds(self) -> float:
-        """New weights to all engines: each chip takes its shard, and shards are passed on while they arrive."""
-        return self.rates.weight_bytes / self.chips_per_engine / self.network
+        """New weights to all engines at once: what one chip takes is passed on to the next while it arrives."""
+        return self.rates.weight_bytes / self.network
 
     def slowness(self) -> np.ndarray:
         """Return how many times longer each chip takes, float64[chips]; whole nodes are slow."""

@@ -1,0 +1,54 @@
+"""Speeds from the roofline, and one job under several schedules."""
+
+import subprocess
+import sys
+
+import pytest
+
+from aftershock.cost import decoding, time
+from aftershock.cost.cluster import parse
+from aftershock.cost.layout import Layout
+from aftershock.cost.simulation import Lengths, Setup, simulate
+from aftershock.cost.simulation.rates import rates
+from aftershock.cost.simulation.schedules import KINDS, schedules
+from aftershock.known import known_config
+
+SMALL = known_config("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
+LENGTHS = Lengths(2000, 0.7, 8192)
+
+
+def test_rates_are_the_rooflines() -> None:
+    cluster, cut = parse("8xH100"), decoding.Lengths(2000, 8192, 0.7)
+    sampler, trainer, shared = Layout(4, 2, zero=0), Layout(8), {"batch": 256, "rows": 64, "prompt": 100}
+    found = rates(SMALL, cluster.chip, sampler, trainer, LENGTHS, passes=0, **shared)
+    engine = decoding.Engine(SMALL, cluster, sampler)
+    assert dict(found.decode)[1] == engine.step(1, 100 + cut.context)
+    assert dict(found.decode)[64] == engine.step(64, 100 + cut.context)
+    trained = time.training(SMALL, cluster, trainer, 256 * 2100, 2100, batch=256 * 2100, whole=False).likely
+    assert 256 * 2100 / (found.train * 8) == pytest.approx(trained)
+    twice = rates(SMALL, cluster.chip, sampler, trainer, LENGTHS, passes=0, factor=2, **shared)
+    assert (twice.train, twice.prefill) == pytest.approx((found.train / 2, found.prefill / 2))
+    assert twice.decode[5][1] == pytest.approx(2 * found.decode[5][1])
+
+
+def test_taking_turns_agrees_with_the_estimate_that_simulates_nothing() -> None:
+    cluster, sampler, trainer = parse("8xH100"), Layout(8, zero=0), Layout(8)
+    found = rates(SMALL, cluster.chip, sampler, trainer, LENGTHS, batch=512, rows=64, prompt=100, passes=1)
+    setup = Setup(found, LENGTHS, 8, batch=512, prompt=100, steps=40, network=cluster.chip.network * time.WIRE)
+    cut = decoding.Lengths(2000, 8192, 0.7)
+    told = decoding.rl_step(SMALL, cluster, sampler, trainer, 512, 100, cut, passes=1, loop=(1, 1, 1)).likely
+    assert simulate(setup).step_seconds == pytest.approx(told, rel=0.15)
+
+
+def test_running_ahead_pays_where_lengths_differ_and_one_chip_takes_turns() -> None:
+    job = {"batch": 256, "group": 16, "prompt": 60, "steps": 30}
+    found = schedules(SMALL, parse("8xH100@2"), LENGTHS, **job)
+    assert list(found) == list(KINDS)
+    assert found["4 updates ahead"].hours < found["one step off"].hours < found["in turn"].hours
+    assert found["in turn"].usd == pytest.approx(found["in turn"].hours * 8 * 2)
+    assert list(schedules(SMALL, parse("1xH100"), LENGTHS, **job)) == ["in turn"]
+
+
+def test_simulating_needs_no_torch() -> None:
+    code = "import sys, aftershock.cost.simulation.schedules; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
