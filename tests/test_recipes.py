@@ -8,7 +8,7 @@ import pytest
 
 from aftershock import preflight
 from aftershock.pipeline.dry import dry_run
-from aftershock.pipeline.plan import plan
+from aftershock.plan import plan
 from aftershock.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def test_a_real_models_recipe_says_where_its_numbers_come_from_and_what_it_lacks
 
 @each_real
 def test_a_plan_knows_every_model_and_the_price_at_the_top_is_its(path):
-    found = plan(load_recipe(path), "H100-SXM")
+    found = plan(load_recipe(path), "H100")
     assert all(stage.parameters for stage in found.stages)
     head = " ".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#"))
     assert f"{max(stage.memory_gb for stage in found.stages):.0f} GB of memory" in head

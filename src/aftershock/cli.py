@@ -143,7 +143,7 @@ def _planned(recipe: Path, overrides: list[str], machine: str | None) -> tuple[A
     from aftershock.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    from aftershock.pipeline.plan import plan
+    from aftershock.plan import plan
 
     found = plan(loaded, machine)
     return found.as_dict(), str(found)
@@ -296,6 +296,40 @@ def bench(
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     else:
         result.print()
+
+
+@app.command()
+def plan(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's file; r1 with --budget; or deepseek-v3, deepseek-r1: their bills.")
+    ],
+    on: Annotated[
+        str | None, typer.Option(metavar="MACHINE", help="here, H100, 8xH100, or 8xH100@2.5/h (dollars a chip).")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="auto, or ways such as tensor=2,pipeline=4,zero=1.")] = "auto",
+    against: Annotated[
+        str | None, typer.Option(metavar="MACHINE[,MACHINE]", help="Other chips beside it, as many of each.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help='"$30" or "20 minutes": write a recipe of R1\'s road that it buys.')
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where --budget writes the recipe.")] = Path("r1-budget.toml"),
+    co2: Annotated[float, typer.Option(min=0.0, metavar="KG", help="kg CO2 a kWh; 0.481 is the world's.")] = 0.481,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stage.zero.steps=40.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a run will take before it starts: memory, hours, dollars, energy, carbon. Nothing runs or downloads.
+
+    Each number is likely (least to most), and what it rests on is said below.
+    """
+    with _errors(debug, as_json), _stdout_for_json(as_json):
+        from aftershock.plan.asked import Asked, answer
+
+        data, told = answer(Asked(recipe, on, layout, against, budget, out, co2, tuple(overrides or ())))
+    print(json.dumps(data, ensure_ascii=False) if as_json else told)
 
 
 @app.command()

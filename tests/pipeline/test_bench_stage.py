@@ -11,7 +11,7 @@ from walk import walk
 
 from aftershock.errors import RecipeError
 from aftershock.pipeline.dry import dry_run
-from aftershock.pipeline.plan import plan
+from aftershock.plan import plan
 from aftershock.recipe import load_recipe
 from aftershock.report.files import read
 from aftershock.report.page import render

@@ -1,0 +1,207 @@
+"""How much each stage does: steps, tokens trained on and sampled, in three scenarios of what can't be known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aftershock.plan.lengths import Lineage
+from aftershock.recipe import (
+    BenchStage,
+    DistillStage,
+    PretrainStage,
+    Recipe,
+    RewardModelStage,
+    RLStage,
+    SampleStage,
+    SFTStage,
+    Stage,
+)
+from aftershock.sources import SHIPPED
+
+PROMPT_TOKENS, SHORT_PROMPT = 60, 25  # of word problems in a prompt's form; of our tasks' under a shipped tokenizer
+MAX_ROWS = 256  # decoded together where a stage has no such key
+BYTES_PER_TOKEN, SHORT_BYTES = 4.0, 3.5  # of text under a vocabulary of real size, and of world.jsonl's under ours
+CHUNK = 64  # problems that a sampling stage takes together: pipeline/sampling.py's
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One guess at what can't be known: `share` of max_tokens that a completion takes where no length was measured,
+    `stretch` of a measured one; `draws` towards their bound in dynamic sampling; share of groups with `signal`, and of
+    problems whose completions are `kept` as data, of models unknown and of shipped ones; `speed` of a CPU.
+    """
+
+    share: float
+    stretch: float
+    draws: float
+    signal: float
+    kept: tuple[float, float]
+    speed: float
+
+
+# Shares by the measured nano runs, where lengths were 6% of max_tokens at the beginning and 19% at the end. `signal`:
+# 0.60 to 0.75 in four stages. `kept` of shipped models: 0.78 of the drawn tokens after the
+# road's cold-data, since right answers are shorter, some are not clean, and some problems are drawn twice.
+SCENARIOS = (
+    Scenario(0.05, 0.85, 0.0, 0.5, (0.1, 0.5), 1.25),
+    Scenario(0.15, 1.0, 0.5, 0.68, (0.6, 0.78), 1.0),
+    Scenario(0.6, 1.2, 1.0, 1.0, (1.0, 1.0), 0.8),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a stage does in one scenario. `length` is a sequence's mean, `written` a completion's; completions are
+    sampled in `batches`, and `exams` are its whole measurements.
+    """
+
+    steps: float = 0
+    trained: float = 0
+    sampled: float = 0
+    prompt: float = PROMPT_TOKENS
+    written: float = 0
+    batches: float = 0
+    exams: int = 0
+
+    @property
+    def length(self) -> float:
+        """The mean length of a sequence."""
+        return self.prompt + self.written
+
+    @property
+    def completions(self) -> float:
+        """How many completions are sampled."""
+        return self.sampled / self.written if self.written else 0.0
+
+
+Known = Mapping[str, Lineage]
+
+
+def lineages(recipe: Recipe) -> dict[str, Lineage]:
+    """Return what is known of each model that descends from a shipped one, by its stage's name or its own."""
+    found = {name: Lineage(name) for name in SHIPPED}
+    for name, stage in recipe.stage.items():
+        source = None if isinstance(stage, BenchStage) else found.get(stage.source or "")
+        if source is None:
+            continue
+        if isinstance(stage, RLStage):
+            found[name] = source.trained
+        elif isinstance(stage, SFTStage | DistillStage):
+            found[name] = source.taught
+    return found
+
+
+def load(stage: Stage, recipe: Recipe, known: Known, scenario: Scenario, model: str | None = None) -> Load | None:
+    """Return what a stage does, its measurements included; None where its data's size is unknown.
+
+    `model` is the one of a bench stage's models that is meant.
+    """
+    source = model if isinstance(stage, BenchStage) else stage.source
+    line = known.get(source or "")
+    prompt = SHORT_PROMPT if line else PROMPT_TOKENS
+    if isinstance(stage, RewardModelStage):
+        return _judging(stage, recipe, known, scenario, prompt)
+    exams, quick, measured, written = _measured(stage, line, scenario)
+    if isinstance(stage, BenchStage):
+        return Load(1, 0, measured * written, prompt, written, exams, exams)
+    if isinstance(stage, SampleStage):
+        drawn = _stretched(line.tokens(stage.tasks, True) if line else None, stage.max_tokens, scenario)
+        sampled = stage.problems * stage.samples_per_problem * drawn
+        return Load(stage.problems / CHUNK, 0, sampled, prompt, drawn, stage.problems / CHUNK)
+    if isinstance(stage, PretrainStage):
+        return Load(stage.steps, stage.steps * stage.tokens_per_step, measured * written, prompt, written, exams, exams)
+    if isinstance(stage, SFTStage):
+        tokens = _data_tokens(stage.data, recipe, known, scenario, prompt)
+        if tokens is None:
+            return None
+        steps = stage.epochs * tokens / stage.tokens_per_step
+        return Load(steps, stage.epochs * tokens, measured * written, prompt, written, exams, exams)
+    return _looped(stage, line, scenario, Load(0, 0, measured * written, prompt, written, exams + quick, exams))
+
+
+def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scenario, exams: Load) -> Load:
+    """Return what a stage does that samples, where it does, and trains in turn."""
+    rollouts = stage.steps * stage.problems_per_step * stage.samples_per_problem
+    told = line.during(stage.tasks, stage.steps) if line else None
+    draws, signal = 1.0, 1.0
+    if isinstance(stage, RLStage):
+        draws += scenario.draws * (stage.dynamic_sampling - 1)
+        signal = scenario.signal if not stage.loss.kl and stage.dynamic_sampling == 1 else 1.0
+    else:
+        draws = float(stage.on_policy)
+        if not stage.on_policy and line:
+            told = line.taught.tokens(stage.tasks)
+    written = _stretched(told, stage.max_tokens, scenario)
+    sampled = draws * rollouts * written
+    return Load(
+        stage.steps,
+        signal * (rollouts * written + prompts(stage) * exams.prompt),
+        exams.sampled + sampled,
+        exams.prompt,
+        written,
+        exams.batches + stage.steps * draws,
+        exams.exams,
+    )
+
+
+def prompts(stage: RLStage | DistillStage) -> int:
+    """Return how many prompts the learner computes: one for a group of RL's, one for each row otherwise."""
+    return stage.steps * stage.problems_per_step * (1 if isinstance(stage, RLStage) else stage.samples_per_problem)
+
+
+def _judging(stage: RewardModelStage, recipe: Recipe, known: Known, scenario: Scenario, prompt: float) -> Load | None:
+    """Return what a reward model's training does: examples of one text, or of two that are compared."""
+    written = _judged_tokens(stage, known, scenario)
+    texts = (2 if stage.form == "pairwise" else 1) * (prompt + written)
+    examples = float(stage.examples) if stage.tasks else 0.0
+    if stage.data:
+        tokens = _data_tokens(stage.data, recipe, known, scenario, prompt)
+        if tokens is None:
+            return None
+        examples += tokens / texts
+    steps = stage.epochs * examples / stage.examples_per_step
+    return Load(steps, stage.epochs * examples * texts, 0, prompt, written)
+
+
+def _judged_tokens(stage: RewardModelStage, known: Known, scenario: Scenario) -> float:
+    line = known.get(stage.source)
+    told = line.tokens(stage.tasks) if line else None
+    return PROMPT_TOKENS if told is None else told * scenario.stretch
+
+
+def _measured(stage: Stage, line: Lineage | None, scenario: Scenario) -> tuple[int, int, float, float]:
+    """Return a stage's measurements, whole ones and quick ones, of how many completions in all and what mean length."""
+    if isinstance(stage, SampleStage | RewardModelStage) or not stage.tasks:
+        return 0, 0, 0.0, 0.0
+    table, once = stage.eval, isinstance(stage, PretrainStage | BenchStage)
+    times = 1 if once else 2
+    quick = stage.steps // table.every if table.every and isinstance(stage, RLStage) else 0
+    count = len(stage.tasks) * (times * table.problems * table.samples + quick * table.quick_problems)
+    told = line.tokens(stage.tasks) if line else None
+    if told is not None and line and not once:
+        end = line.trained if isinstance(stage, RLStage) else line.taught
+        told = (told + (end.tokens(stage.tasks) or told)) / 2
+    return times, quick, float(count), _stretched(told, stage.max_tokens, scenario)
+
+
+def _stretched(told: float | None, max_tokens: int, scenario: Scenario) -> float:
+    return min(max_tokens, scenario.share * max_tokens if told is None else scenario.stretch * told)
+
+
+def _data_tokens(
+    sources: Sequence[str], recipe: Recipe, known: Known, scenario: Scenario, prompt: float
+) -> float | None:
+    """Return the tokens of data, None where a source is neither a file that is here nor an earlier stage."""
+    total = 0.0
+    for source in sources:
+        maker, path = recipe.stage.get(source), recipe.locate(source)
+        if isinstance(maker, SampleStage):
+            line = known.get(maker.source)
+            told = line.taught.tokens(maker.tasks, True) if line else None
+            written = _stretched(told, maker.max_tokens, scenario)
+            kept = scenario.kept[line is not None]
+            total += maker.problems * min(maker.keep, maker.samples_per_problem) * kept * (prompt + written)
+        elif path.is_file():
+            total += path.stat().st_size / (SHORT_BYTES if prompt == SHORT_PROMPT else BYTES_PER_TOKEN)
+        else:
+            return None
+    return total

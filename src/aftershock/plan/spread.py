@@ -1,0 +1,142 @@
+"""How long a stage takes on a cluster, and how it is laid out there (cost/time.py, cost/decoding.py)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+
+from aftershock.cost import decoding, layout, time
+from aftershock.cost.cluster import Cluster
+from aftershock.cost.decoding import Lengths
+from aftershock.cost.estimate import Estimate
+from aftershock.cost.layout import Layout
+from aftershock.cost.memory import Shape
+from aftershock.cost.parameters import Config
+from aftershock.errors import CapacityError, RecipeError
+from aftershock.plan.loads import Load
+
+AUTO = "auto"
+WAYS = ("data", "tensor", "expert", "pipeline", "zero")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is spread: a stage's model, what it trains on at once, how it samples, and the user's layout."""
+
+    config: Config
+    cluster: Cluster
+    micro_tokens: float
+    rows: float
+    max_tokens: int
+    chosen: str = AUTO
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Layouts to train and to sample with, where there is either; bytes a chip; `misfit` says why one doesn't fit."""
+
+    trainer: Layout | None
+    sampler: Layout | None
+    held: float
+    misfit: str = ""
+
+    def __str__(self) -> str:
+        told = {"training": self.trainer, "sampling": self.sampler}
+        return "; ".join(f"{what}: {found}" for what, found in told.items() if found)
+
+
+def parsed(text: str, cluster: Cluster) -> Layout:
+    """Return the layout `tensor=2,pipeline=4,zero=1`; data takes what is left of the cluster."""
+    try:
+        ways = {name.strip(): int(count) for name, _, count in (part.partition("=") for part in text.split(","))}
+        if ways.keys() - set(WAYS) or min(ways.values()) < (0 if "zero" in ways else 1):
+            raise ValueError
+    except ValueError:
+        raise RecipeError(f"--layout {text}: write auto, or ways such as tensor=2,pipeline=4,zero=1") from None
+    taken = ways.get("tensor", 1) * ways.get("pipeline", 1)
+    found = Layout(**{"data": max(1, cluster.count // taken), **ways})
+    if found.chips != cluster.count:
+        raise RecipeError(f"--layout {text}: takes {found.chips} chips, and {cluster} has {cluster.count}")
+    return found
+
+
+def spread(job: Job, load: Load) -> Spread:
+    """Return the quickest layouts that fit, for the load's lengths; the leanest where none does."""
+    trainer, trains, why = _trainer(job, load) if load.trained else (None, 0.0, "")
+    sampler, samples, other = _sampler(job, load) if load.sampled else (None, 0.0, "")
+    return Spread(trainer, sampler, max(trains, samples), why or other)
+
+
+def _trainer(job: Job, load: Load) -> tuple[Layout, float, str]:
+    def held(found: Layout, tokens: float = job.micro_tokens) -> float:
+        return layout.training_memory(job.config, found, Shape.even(max(tokens, load.length), load.length, plain_to=0))
+
+    def seconds(found: Layout) -> float:
+        return time.training(job.config, job.cluster, found, 1e6, load.length, batch=_batch(load), whole=False).likely
+
+    found, size, why = _found(job, held, seconds, sampling=False)
+    room, tokens = job.cluster.chip.memory * layout.USABLE, job.micro_tokens
+    while why and tokens > max(load.length, 256):
+        tokens //= 2
+        if held(found, tokens) <= room:
+            return (
+                found,
+                size,
+                f"{size / 1e9:.0f} GB a chip of {room / 1e9:.0f}; optim.micro_tokens = {tokens:.0f} fits",
+            )
+    return found, size, why
+
+
+def _sampler(job: Job, load: Load) -> tuple[Layout, float, str]:
+    rows = min(job.rows * job.cluster.count, load.completions / max(1.0, load.batches))
+
+    def held(found: Layout) -> float:
+        return layout.sampling_memory(job.config, found, rows, ceil(load.prompt + job.max_tokens))
+
+    def seconds(found: Layout) -> float:
+        return _sampled(job, load, found).likely
+
+    return _found(job, held, seconds, sampling=True)
+
+
+def _found(
+    job: Job, held: Callable[[Layout], float], seconds: Callable[[Layout], float], *, sampling: bool
+) -> tuple[Layout, float, str]:
+    """Return a layout, the bytes that it takes of a chip, and why none fits where that is so."""
+    if job.chosen != AUTO:
+        found = parsed(job.chosen, job.cluster)
+        found = replace(found, data=job.cluster.count // found.tensor, pipeline=1, zero=0) if sampling else found
+        room = job.cluster.chip.memory * layout.USABLE
+        too_much = f"{found} takes {held(found) / 1e9:.0f} GB a chip of {room / 1e9:.0f}: try --layout auto"
+        return found, held(found), "" if held(found) <= room else too_much
+    try:
+        found = layout.search(job.config, job.cluster, held, seconds, sampling=sampling)
+        return found, held(found), ""
+    except CapacityError as error:
+        lean = min(layout.candidates(job.config, job.cluster, sampling=sampling), key=held)
+        return lean, held(lean), str(error)
+
+
+def training(job: Job, load: Load, found: Spread, beside: float) -> Estimate:
+    """Return the seconds of a stage's training; `beside` is what a model that is read adds, as a share of it."""
+    if found.trainer is None:
+        return Estimate(0.0, 0.0, 0.0)
+    spent = time.training(
+        job.config, job.cluster, found.trainer, load.trained, load.length, batch=_batch(load), whole=False
+    )
+    return spent.times(1 + beside)
+
+
+def sampling(job: Job, load: Load, found: Spread) -> Estimate:
+    """Return the seconds of a stage's sampling, batch by batch."""
+    return _sampled(job, load, found.sampler) if found.sampler else Estimate(0.0, 0.0, 0.0)
+
+
+def _sampled(job: Job, load: Load, found: Layout) -> Estimate:
+    lengths = Lengths(min(load.written, 0.9 * job.max_tokens), job.max_tokens)
+    each = max(1.0, load.completions / max(1.0, load.batches))
+    batch = decoding.sampling(job.config, job.cluster, found, each, load.prompt, lengths, rows=job.rows)
+    return batch.times(load.completions / each)
+
+
+def _batch(load: Load) -> float:
+    return max(1.0, load.trained / max(1.0, load.steps))

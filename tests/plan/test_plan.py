@@ -1,0 +1,250 @@
+"""Plans: what they say of recipes whose cost was measured, and of what nobody can know."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aftershock.cost import hardware
+from aftershock.cost.hardware import cpu
+from aftershock.errors import RecipeError
+from aftershock.models import build
+from aftershock.pipeline.sampling import CHUNK
+from aftershock.plan import loads, machine
+from aftershock.plan.stages import plan
+from aftershock.recipe import load_recipe
+
+NANO = Path("recipes/nano")
+DENSE = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(hardware, "cpu_name", lambda: "EPYC")
+    monkeypatch.setattr(hardware, "cores", lambda: 2)
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 8 * 10**9)
+    monkeypatch.setattr(machine.measure, "kept", lambda: None)
+    monkeypatch.setattr(machine, "DRIVER", Path("nowhere"))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def written(text, **files):
+        for name, content in files.items():
+            (tmp_path / f"{name}.jsonl").write_text(content)
+        (tmp_path / "recipe.toml").write_text('[run]\nname = "x"\n' + text)
+        return load_recipe(tmp_path / "recipe.toml")
+
+    return written
+
+
+def test_timed_nano_stages_are_told_within_a_quarter(monkeypatch):
+    """Timed on two idle cores; `zero.toml` as its first lines say. Four were fitted on (docs/cost.md).
+
+    The learner then computed a prompt once for each rollout.
+    """
+    monkeypatch.setattr(loads, "prompts", lambda s: s.steps * s.problems_per_step * s.samples_per_problem)
+    found = {stage.name: stage.seconds for stage in plan(load_recipe(NANO / "r1.toml")).stages}
+    with open("benchmarks/results/r1_idle.csv") as file:
+        timed = {row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)}
+    whole = {name: found[name] for name in timed} | {"zero.toml": plan(load_recipe(NANO / "zero.toml")).seconds}
+    for name, measured in (timed | {"zero.toml": 416.0}).items():
+        least, likely, most = whole[name]
+        assert abs(likely / measured - 1) <= 0.25, name
+        assert least < measured < most, name
+
+
+RL = """
+[stage.zero]
+kind = "rl"
+from = "{source}"
+steps = 10
+problems_per_step = 8
+samples_per_problem = 4
+max_tokens = 100
+{more}
+[stage.zero.eval]
+problems = 5
+samples = 2
+every = 4
+quick_problems = 3
+[[stage.zero.tasks]]
+name = "countdown"
+[[stage.zero.tasks]]
+name = "arithmetic"
+"""
+
+
+def test_tokens_of_rl_are_counted_to_the_last(recipe):
+    stage = plan(recipe(RL.format(source="hub:Qwen/Qwen2.5-0.5B", more="dynamic_sampling = 3"))).stages[0]
+    rollouts, examined = 10 * 8 * 4, 2 * (2 * 5 * 2 + 2 * 3)
+    for tokens, scenario in zip(stage.tokens, loads.SCENARIOS, strict=True):
+        written = scenario.share * 100
+        draws = 1 + 2 * scenario.draws
+        assert tokens == pytest.approx(80 * 60 + rollouts * written + (draws * rollouts + examined) * written)
+    assert stage.steps == [10, 10, 10]
+    assert stage.seconds == sorted(stage.seconds)
+
+
+def test_lengths_that_were_measured_take_the_place_of_guesses(recipe):
+    """An RL stage from the shipped base samples what lies between the base's lengths and those after RL."""
+    stage = plan(recipe(RL.format(source="base", more=""))).stages[0]
+    unseen = plan(recipe(RL.format(source="base", more="").replace("countdown", "gsm8k-like"))).stages[0]
+    written = (stage.tokens[1] - 0.68 * 80 * 25) / (0.68 * 320 + 320 + 52)
+    assert (28.7 + 14.2) / 2 < written < (104.2 + 29.6) / 2
+    assert unseen.tokens[1] == pytest.approx(0.68 * (80 * 25 + 320 * 15) + (320 + 52) * 15)  # 15% of max_tokens
+
+
+def test_a_reference_takes_time_and_memory(recipe):
+    plain = plan(recipe(RL.format(source="base", more=""))).stages[0]
+    held = plan(recipe(RL.format(source="base", more="loss.kl = 0.01"))).stages[0]
+    assert held.memory_gb - plain.memory_gb == pytest.approx(4 * plain.parameters / 1e9)
+    assert 1.3 < held.training[1] / plain.training[1] < 2  # a forward more, and groups without signal too
+
+
+def test_models_of_the_hub_are_planned_without_a_download(recipe):
+    zero = recipe(RL.format(source="hub:Qwen/Qwen2.5-7B", more=""))
+    found = plan(zero, "8xH100@2.5/h")
+    assert found.stages[0].parameters == 7_615_616_512  # Qwen2.5-7B's model card: 7.61B
+    assert 16 * 7.6 / 8 < found.stages[0].memory_gb < 80
+    assert found.machine.name == "8xH100-SXM"
+    assert found.as_dict()["total"]["usd"][1] == pytest.approx(found.seconds[1] / 3600 * 8 * 2.5)
+    with pytest.raises(RecipeError, match=r"'H1000' .*nearest: .*H100-SXM"):
+        plan(zero, "H1000")
+
+
+def test_what_does_not_fit_is_said_with_what_to_change(recipe, monkeypatch):
+    zero = RL.format(source="hub:Qwen/Qwen2.5-1.5B", more="")
+    held = plan(recipe(zero), "H100")
+    assert held.misfits == [held.stages[0].name + ": 82 GB a chip of 72; optim.micro_tokens = 8192 fits"]
+    assert not held.as_dict()["fits"]
+    assert plan(recipe(f"{zero}[stage.zero.optim]\nmicro_tokens = 8192\n"), "H100").misfits == []
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 10**9)
+    assert "lower optim.micro_tokens" in plan(recipe(RL.format(source="base", more=""))).misfits[0]
+
+
+def test_a_layout_is_found_or_taken_and_a_wrong_one_refused(recipe):
+    zero = recipe(RL.format(source="hub:Qwen/Qwen2.5-7B", more=""))
+    assert "layout of zero: training: data" in str(plan(zero, "8xH100"))
+    assert "tensor 2, expert 1, pipeline 4" in plan(zero, "8xH100", "tensor=2,pipeline=4").stages[0].layout
+    for wrong, why in (("tensor=3", "takes 6 chips"), ("wide=2", "write auto"), ("tensor", "write auto")):
+        with pytest.raises(RecipeError, match=why):
+            plan(zero, "8xH100", wrong)
+
+
+def test_carbon_is_energy_times_what_the_grid_emits(recipe):
+    zero = recipe(RL.format(source="base", more=""))
+    bill = plan(zero, co2=0.1).as_dict()["total"]
+    assert bill["kg_co2"] == pytest.approx([0.1 * kwh for kwh in bill["kwh"]])
+
+
+def test_a_measured_machine_is_planned_by_its_own_rates(recipe, monkeypatch):
+    zero = recipe(RL.format(source="base", more=""))
+    plain = plan(zero).stages[0]
+    half = {"matmul_flops": 1.02e11, "matmul_flops_bf16": 2.22e11, "bandwidth": 1e10, "forward_seconds": 4.6e-3}
+    found = machine.measure.Machine(**half, when="2026-11-24", torch="2", cores=2)
+    monkeypatch.setattr(machine.measure, "kept", lambda: found)
+    assert plan(zero).stages[0].seconds == pytest.approx([2 * seconds for seconds in plain.seconds])
+
+
+def test_this_machine_s_gpu_is_known_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "DRIVER", tmp_path)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 7\n")
+    assert str(machine.place("here").cluster) == "1xH100-SXM"
+    (tmp_path / "0" / "information").write_text("Model: Voodoo 2\n")
+    with pytest.raises(RecipeError, match=r"'Voodoo 2', isn't in the table: name the nearest"):
+        machine.place(None)
+
+
+def test_problems_are_sampled_in_the_chunks_of_the_stage():
+    assert loads.CHUNK == CHUNK
+
+
+SFT = """
+[stage.tuned]
+kind = "sft"
+data = [{data}]
+epochs = 3
+tokens_per_step = 100
+[stage.after]
+kind = "rl"
+from = "tuned"
+steps = 1
+[[stage.after.tasks]]
+name = "countdown"
+"""
+
+
+def test_data_that_is_here_is_weighed_and_data_that_is_not_is_said_to_be_unknown(recipe):
+    row = json.dumps({"prompt": "p", "completion": "c" * 400}) + "\n"
+    known = plan(recipe(SFT.format(data='"mine.jsonl"'), mine=row * 10)).stages[0]
+    assert known.tokens[1] == pytest.approx(3 * 10 * len(row) / 3.5)
+    assert known.steps == [38, 38, 38]
+    found = plan(recipe(SFT.format(data='"mine.jsonl", "hub:org/name"'), mine=row))
+    assert found.stages[0].seconds == found.stages[0].tokens == []
+    assert found.stages[0].memory_gb > 0
+    assert found.seconds == found.stages[1].seconds
+    assert "sizes unknown, not in the sums: tuned" in str(found)
+    assert json.loads(json.dumps(found.as_dict()))["stages"][0]["usd"] == []
+
+
+def test_data_of_an_earlier_stage_is_what_it_keeps(recipe):
+    sample = '[stage.cold]\nkind = "sample"\nproblems = 640\nkeep = 2\n[[stage.cold.tasks]]\nname = "countdown"\n'
+    cold, tuned, _ = plan(recipe(sample + SFT.format(data='"cold"'))).stages
+    assert tuned.inputs == ["cold"]
+    assert cold.steps == [10, 10, 10]
+    assert tuned.tokens == pytest.approx(
+        [3 * 640 * 2 * s.kept[1] * (25 + s.stretch * 104.2) for s in loads.SCENARIOS], rel=1e-3
+    )
+
+
+def test_parameters_and_weights_are_those_of_the_model_that_will_be_built(recipe):
+    model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DENSE.items())
+    text = f'[stage.new]\nkind = "pretrain"\nsteps = 2\nvocab_size = 300\n[stage.new.model]\n{model}\n'
+    stage = plan(recipe(text + '[[stage.new.tasks]]\nname = "countdown"\n')).stages[0]
+    assert stage.parameters == sum(p.numel() for p in build({"vocab_size": 300, **DENSE}, seed=0).parameters())
+
+
+@pytest.mark.parametrize(("owner", "size"), [("base", 431), ("road-base", 768), ("hub:Qwen/Qwen2.5-7B", 152064)])
+def test_a_new_model_s_vocabulary_is_that_of_the_tokenizer_it_takes(recipe, owner, size):
+    model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DENSE.items())
+    text = f'[stage.new]\nkind = "pretrain"\ntokenizer = "{owner}"\nsteps = 2\n[stage.new.model]\n{model}\n'
+    again = text.replace("stage.new", "stage.next").replace(owner, "new")  # an earlier stage's
+    tasks = '[[stage.{}.tasks]]\nname = "countdown"\n'
+    found = plan(recipe(text + tasks.format("new") + again + tasks.format("next"))).stages
+    wanted = sum(p.numel() for p in build({"vocab_size": size, **DENSE}, seed=0).parameters())
+    assert [stage.parameters for stage in found] == [wanted, wanted]
+
+
+def test_a_model_of_unknown_shape_is_said_to_be_unknown(recipe):
+    stage = plan(recipe(RL.format(source="hub:someone/else", more=""))).stages[0]
+    assert stage.parameters is stage.memory_gb is None
+    assert stage.seconds == []
+    assert stage.steps == [10, 10, 10]
+
+
+def test_price_and_power_of_the_recipe_win(recipe):
+    zero = recipe(RL.format(source="base", more=""))
+    object.__setattr__(zero, "run", zero.run.model_copy(update={"usd_per_hour": 7.0}))
+    found = plan(zero)
+    assert found.machine == replace(cpu("EPYC", 2, 8.0), usd_per_hour=7.0)
+    assert found.bill([3600.0])["usd"] == [7.0]
+
+
+def test_seeds_multiply_the_whole_and_not_the_stages(recipe):
+    text = RL.format(source="base", more="")
+    once, thrice = plan(recipe(text)), plan(recipe(f"seeds = [4, 5, 6]\n{text}"))
+    assert thrice.stages == once.stages
+    assert thrice.seconds == [3 * seconds for seconds in once.seconds]
+    assert thrice.as_dict()["total"]["usd"] == thrice.bill(thrice.seconds)["usd"]
+    assert "\nall, 3 seeds " in str(thrice)
