@@ -86,6 +86,7 @@ def test_candidates_use_all_chips_and_stay_within_what_there_is(count):
         assert each.pipeline == 1 or each.zero == 1
     assert all(each.pipeline == 1 and each.zero == 0 for each in candidates(QWEN, cluster, sampling=True))
     assert {each.expert for each in candidates(QWEN, cluster)} == {1}
+    assert {each.tensor for each in candidates(QWEN, parse("8xH100"))} == {1, 2, 4}  # of 28 heads
 
 
 @given(room=st.floats(0.01, 1.0), seed=st.integers(0, 9))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any, TypeVar
 
 from aftershock.cost import memory, parameters
@@ -73,12 +73,12 @@ def weights(config: Config, layout: Layout) -> tuple[float, float]:
 
 
 def training_memory(
-    config: Config, layout: Layout, shape: Shape, *, micro_batches: int = 1, recompute: bool = False
+    config: Config, layout: Layout, shape: Shape, *, micro_batches: float = inf, recompute: bool = False
 ) -> float:
     """Return the bytes that a chip holds at its fullest while training on micro-batches of `shape`.
 
-    A pipeline's first stage keeps what as many micro-batches as there are stages leave for their backward. Activations
-    are those of our own learner (cost/memory.py); fused kernels keep less.
+    A pipeline's first stage keeps what as many micro-batches as there are stages leave for their backward, or all of a
+    step's where these are fewer. Activations are those of our own learner (cost/memory.py); fused kernels keep less.
     """
     in_flight = min(layout.pipeline, micro_batches)
     kept = _kept(config, shape, recompute) * in_flight / (layout.tensor * layout.pipeline)
@@ -97,14 +97,14 @@ def sampling_memory(config: Config, layout: Layout, rows: float, capacity: int, 
 
 
 def candidates(config: Config, cluster: Cluster, *, sampling: bool = False) -> Iterator[Layout]:
-    """Yield the layouts that use the whole cluster: tensor within a node, experts over data and tensor.
+    """Yield the layouts that use the whole cluster: heads spread within a node, experts over data and tensor.
 
     Samplers have no optimiser to spread and no pipeline; a pipeline's weights stay whole, so no ZeRO beyond 1 with it.
     """
     stages = 1 if sampling else min(LONGEST_PIPELINE, config["num_hidden_layers"])
     for tensor in _powers(min(cluster.per_node, cluster.count)):
         for pipeline in _powers(stages):
-            if cluster.count % (tensor * pipeline):
+            if cluster.count % (tensor * pipeline) or config["num_attention_heads"] % tensor:
                 continue
             data = cluster.count // (tensor * pipeline)
             for expert in _powers(data * tensor):

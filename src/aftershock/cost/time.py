@@ -99,13 +99,16 @@ def trainer(
     recompute: bool = False,
 ) -> Layout:
     """Return the quickest layout that fits, in micro-batches of one sequence; CapacityError where none does."""
-    micro_batches, shape = max(1, int(batch / length)), Shape.even(length, length, plain_to=0)
-    return layouts.search(
-        config,
-        cluster,
-        lambda found: layouts.training_memory(config, found, shape, micro_batches=micro_batches, recompute=recompute),
-        lambda found: parts(config, cluster, found, 1e9, length, precision, batch, recompute).seconds(FITTED),
-    )
+    shape = Shape.even(length, length, plain_to=0)
+
+    def held(found: Layout) -> float:
+        micro_batches = _micro_batches(found, batch, length)
+        return layouts.training_memory(config, found, shape, micro_batches=micro_batches, recompute=recompute)
+
+    def seconds(found: Layout) -> float:
+        return parts(config, cluster, found, 1e9, length, precision, batch, recompute).seconds(FITTED)
+
+    return layouts.search(config, cluster, held, seconds)
 
 
 def parts(
@@ -128,8 +131,8 @@ def parts(
         + EXPOSED_EXPERT * expert_traffic(config, cluster, layout, precision)
         + EXPOSED_DATA * data_traffic(config, cluster, layout, batch) * cluster.count / batch
     )
-    micro_batches = max(1, int(batch / (layout.data * length)))
-    bubble, touched = BUBBLE * (layout.pipeline - 1) / micro_batches, values(config) / chip.bandwidth
+    bubble = BUBBLE * (layout.pipeline - 1) / _micro_batches(layout, batch, length)
+    touched = values(config) / chip.bandwidth
     return Parts(
         share * linear / top, share * routed / top, share * exact / chip.bf16, share * touched, share * traffic, bubble
     )
@@ -195,6 +198,11 @@ def data_traffic(config: Config, cluster: Cluster, layout: Layout, batch: float)
     moved *= 2 * ceil(batch / layout.data / GATHERED) + 1 if layout.zero == 3 else 2
     chip, spread = cluster.chip, layout.data * layout.tensor > cluster.per_node
     return moved * HALF / ((chip.network if spread else chip.link) * WIRE)
+
+
+def _micro_batches(layout: Layout, batch: float, length: float) -> int:
+    """Return how many micro-batches of one sequence each pipeline gets of a step."""
+    return max(1, int(batch / (layout.data * length)))
 
 
 def _wires(config: Config, cluster: Cluster, layout: Layout) -> float:
