@@ -238,6 +238,25 @@ def report(
 
 
 @app.command()
+def cost(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or of seed-N runs.")],
+    co2: Annotated[float | None, typer.Option(min=0.0, metavar="KG", help="kg CO2 a kWh; else the world's.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what runs took, beside what was planned: time, tokens, energy, dollars, and the price of a point gained.
+
+    Of several runs, each is compared with the first.
+    """
+    with _errors(debug, as_json), _stdout_for_json(as_json):
+        from aftershock.cost.ledger import GRID_KG_PER_KWH
+        from aftershock.report.costs import compare
+
+        found, told = compare(folders, GRID_KG_PER_KWH if co2 is None else co2)
+    print(json.dumps(found, ensure_ascii=False) if as_json else told)
+
+
+@app.command()
 def chat(
     model: Annotated[
         str, typer.Argument(help="A model's folder, such as DIR/stages/NAME/model; base is the shipped one.")

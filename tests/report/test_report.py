@@ -77,7 +77,7 @@ def page(folder: Path) -> str:
 def test_page_tells_the_whole_story(run):
     found = Outline(page(run))
     for part in ("zero-nano", "18.7%", "89.3%", "[16.7, 20.7]", "[87.3, 91.3]", "n = 800 problems × 16, seed 0",
-                 "6 min 52 s", "$0.0046", "0.0074 kWh", "DAPO", "Before and after, on the same problems",
+                 "6 min 52 s", "$0.0046", "7.4 Wh", "3.56 g CO2", "DAPO", "Before and after, on the same problems",
                  "One that got worse", "aftershock run recipe.toml", "2.13.0", "2-core laptop CPU", "95% interval",
                  "No alarm rang.", "12 parameters", "$0.04 an hour"):  # fmt: skip
         assert part in found.words, part

@@ -1,7 +1,5 @@
 """Put the page together: read, choose, draw, fill the template, and replace the old page in one move."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +8,13 @@ from markupsafe import Markup
 
 from aftershock import disk, pages
 from aftershock.alarms import Alarm, alarms_in
-from aftershock.cost.ledger import total
-from aftershock.report import words
+from aftershock.report import costs, words
 from aftershock.report.curves import Curves, samples_by_step
 from aftershock.report.figures import Chart, draw
 from aftershock.report.files import RunFiles, StageFiles, hashes, model_facts, read, rollout_rows
 from aftershock.report.pairs import Pairs, choose
 from aftershock.report.scores import Line, Models, line_of, lines, number, pooled_suite, scores_of, side_by_side
 
-BILL = ("seconds", "tokens", "flops", "usd", "kwh")
 HEADLINES = ("pass@1", "quality", "accuracy", "calibration_error", "mean_tokens", "check_or_retry_rate", "majority@k")
 
 
@@ -48,18 +44,6 @@ class StagePart:
     alarms: list[Alarm]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One row of the bill; None is unknown."""
-
-    name: str
-    seconds: float | None
-    tokens: float | None
-    flops: float | None
-    usd: float | None
-    kwh: float | None
-
-
 def make(folder: Path) -> Path:
     """Write `folder/report.html`, first under another name, so that a reader never meets half a page."""
     target = folder / "report.html"
@@ -71,8 +55,8 @@ def render(run: RunFiles) -> str:
     """Return the page of a run as HTML."""
     figures: list[Figure] = []
     stages = [_stage(run, stage, figures) for stage in run.stages]
-    costs = [_cost(stage) for stage in run.stages]
-    filters = {"duration": duration, "amount": amount, "money": money, "big": big}
+    bill = costs.costs(run)
+    filters = {name: getattr(costs, name) for name in ("duration", "amount", "money", "big", "energy", "mass")}
     return pages.render(
         "report",
         "page.html.j2",
@@ -82,9 +66,9 @@ def render(run: RunFiles) -> str:
         stages=stages,
         leading=next((stage for stage in reversed(stages) if stage.headlines), None),
         benches=[stage for stage in stages if stage.models],
-        costs=costs,
-        total=_total(costs),
-        assumptions=_assumptions(run),
+        costs=bill,
+        total=bill[-1] if bill else None,
+        assumptions=costs.assumptions(run, bill),
         hashes=hashes(run),
         versions=_pairs_of(run.summary.get("versions")),
         hardware=_pairs_of(run.summary.get("hardware")),
@@ -149,38 +133,7 @@ def _model(stage: StageFiles) -> str:
         if config.get(name)
     )
     kind = config.get("model_type", "unknown type")
-    return f"{big(facts['parameters'])} parameters, {facts['bytes'] / 1e6:,.1f} MB on disk; {kind}: {shape}."
-
-
-def _cost(stage: StageFiles) -> Cost:
-    """Return a stage's bill: from the summary where it is there, else the sum of what its steps recorded so far."""
-    told = [number(stage.record.get(name)) for name in BILL]
-    if any(value is not None for value in told) or not stage.timings:
-        return Cost(stage.name, *told)
-    spent = total(stage.timings)
-    return Cost(stage.name, *(float(getattr(spent, name)) for name in BILL))
-
-
-def _total(costs: Sequence[Cost]) -> Cost:
-    columns = []
-    for name in BILL:
-        known = [value for cost in costs if (value := getattr(cost, name)) is not None]
-        columns.append(math.fsum(known) if known else None)
-    return Cost("all stages", *columns)
-
-
-def _assumptions(run: RunFiles) -> list[str]:
-    """Say what dollars and energy were reckoned from, and what of the time was lost to kills."""
-    machine = _dict(run.summary.get("hardware"))
-    price, watts = number(machine.get("usd_per_hour")), number(machine.get("watts"))
-    source = f" Price and power: {machine['source']}." if machine.get("source") else ""
-    said = [
-        "an unrecorded price" if price is None else f"${price:g}",
-        "unrecorded W" if watts is None else f"{watts:g} W",
-    ]
-    told = [f"USD = hours × {said[0]} an hour; kWh = hours × {said[1]} / 1000: reckoned, not measured.{source}"]
-    lost = math.fsum(number(row.get("seconds")) or 0.0 for s in run.stages for row in s.timings if row.get("lost"))
-    return [*told, f"The time holds {duration(lost)} lost to a kill and done again."] if lost else told
+    return f"{costs.big(facts['parameters'])} parameters, {facts['bytes'] / 1e6:,.1f} MB on disk; {kind}: {shape}."
 
 
 def _pairs_of(value: object, prefix: str = "") -> list[tuple[str, str]]:
@@ -188,35 +141,3 @@ def _pairs_of(value: object, prefix: str = "") -> list[tuple[str, str]]:
     if not isinstance(value, dict):
         return [(prefix.rstrip("."), str(value))] if value is not None else []
     return [row for name, inner in value.items() for row in _pairs_of(inner, f"{prefix}{name}.")]
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as `48 s`, `6 min 12 s` or `3 h 05 min`; a dash where unknown."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def big(value: float | None) -> str:
-    """Return a count as `950`, `1.9M` or `12.4B`; a dash where unknown."""
-    if value is None:
-        return "–"
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.0f}"
-
-
-def amount(value: float | None) -> str:
-    """Return a quantity to three digits, large ones with their power of ten; a dash where unknown."""
-    return "–" if value is None else f"{value:.3g}"
-
-
-def money(value: float | None) -> str:
-    """Return dollars, with more digits where there are no cents; a dash where unknown."""
-    if value is None:
-        return "–"
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.2g}"
