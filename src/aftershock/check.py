@@ -78,7 +78,7 @@ def measured() -> Iterator[Finding]:
     yield Finding("memory bandwidth", "OK", _beside(machine.bandwidth, "B", chip.bandwidth if chip else None, name))
     yield Finding("forward of one token", "OK", f"{1000 * machine.forward_seconds:.2f} ms, the nano base model")
     if busy:
-        yield Finding("load", "WARN", "others were at work, so all of these are too low", "measure on an idle machine")
+        yield Finding("load", "WARN", "others were at work, so these may be too low", "measure on an idle machine")
     yield Finding("kept", "OK", f"{measure.path()}, for aftershock plan")
 
 

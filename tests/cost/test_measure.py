@@ -17,7 +17,8 @@ MACHINE = measure.Machine(4e13, 4.945e14, 1.675e12, 0.002, "2026-01-01T00:00:00+
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(measure, "SIDE", {"cpu": 64, "cuda": 64})
-    monkeypatch.setattr(measure, "ARRAY_BYTES", 4096)
+    monkeypatch.setattr(measure, "ARRAY_BYTES", 4 * 4096)
+    monkeypatch.setattr(measure, "CHUNK", {"cpu": 1024})
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """What this machine does in a second: products of matrices, bytes of memory moved, and the least time of a forward."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 SECONDS_EACH = 3.0  # for each of five rates, so that all take some 15 seconds and a slow machine under 30
-SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices: small enough for a CPU without bf16, large enough for a GPU
-ARRAY_BYTES = 2**29  # well over any cache; a machine of little memory takes a sixteenth of what it has
+# A try on a CPU takes some milliseconds, so that on busy cores a few go undisturbed; a GPU wants more for its peak.
+SIDE = {"cpu": 512, "cuda": 8192}  # of the matrices; 4 threads' worth on a CPU
+CHUNK = {"cpu": 2**22, "cuda": 2**27}  # numbers moved in a try
+ARRAY_BYTES = 2**29  # gone through chunk by chunk, well over any cache; at most a sixteenth of the machine's memory
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,21 @@ def _quickest(act: Callable[[], object], device: str, seconds: float) -> float:
 def _product(device: str, dtype: "torch.dtype", seconds: float) -> float:
     import torch
 
-    matrix = torch.rand(SIDE[device], SIDE[device], device=device).to(dtype)
-    return 2 * SIDE[device] ** 3 / _quickest(lambda: matrix @ matrix, device, seconds)
+    side = SIDE[device] * (max(1, torch.get_num_threads() // 4) if device == "cpu" else 1)
+    matrix = torch.rand(side, side, device=device).to(dtype)
+    return 2 * side**3 / _quickest(lambda: matrix @ matrix, device, seconds)
 
 
 def _bandwidth(device: str, seconds: float) -> float:
     import torch
 
-    count = min(ARRAY_BYTES, hardware.memory_bytes() // 16) // 4
-    source, target = (torch.ones(count, device=device) for _ in range(2))
-    copy, read = _quickest(lambda: target.copy_(source), device, seconds), _quickest(source.sum, device, seconds)
-    return max(8 * count / copy, 4 * count / read)
+    chunks = max(1, min(ARRAY_BYTES, hardware.memory_bytes() // 16) // (4 * CHUNK[device]))
+    size = chunks * CHUNK[device]
+    source, target = (torch.ones(size, device=device).split(CHUNK[device]) for _ in range(2))
+    pairs, parts = itertools.cycle(zip(target, source)), itertools.cycle(source)
+    copy = _quickest(lambda: torch.Tensor.copy_(*next(pairs)), device, seconds)
+    read = _quickest(lambda: next(parts).sum(), device, seconds)
+    return max(8 * CHUNK[device] / copy, 4 * CHUNK[device] / read)
 
 
 def _forward(device: str, seconds: float) -> float:
