@@ -27,15 +27,6 @@ DENSE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
-    monkeypatch.setattr(hardware, "cpu_name", lambda: "EPYC")
-    monkeypatch.setattr(hardware, "cores", lambda: 2)
-    monkeypatch.setattr(hardware, "memory_bytes", lambda: 8 * 10**9)
-    monkeypatch.setattr(machine.measure, "kept", lambda: None)
-    monkeypatch.setattr(machine, "DRIVER", Path("nowhere"))
-
-
 @pytest.fixture
 def recipe(tmp_path):
     def written(text, **files):
