@@ -333,6 +333,10 @@ def plan(
         str | None, typer.Option(help='"$30" or "20 minutes": write a recipe of R1\'s road that it buys.')
     ] = None,
     out: Annotated[Path, typer.Option(help="Where --budget writes the recipe.")] = Path("r1-budget.toml"),
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="Also play through RL on that cluster: who waits, what goes stale, fails."),
+    ] = False,
     co2: Annotated[float, typer.Option(min=0.0, metavar="KG", help="kg CO2 a kWh; 0.481 is the world's.")] = 0.481,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stage.zero.steps=40.")
@@ -347,7 +351,7 @@ def plan(
     with _errors(debug, as_json), _stdout_for_json(as_json):
         from aftershock.plan.asked import Asked, answer
 
-        data, told = answer(Asked(recipe, on, layout, against, budget, out, co2, tuple(overrides or ())))
+        data, told = answer(Asked(recipe, on, layout, against, budget, out, co2, tuple(overrides or ()), simulate))
     print(json.dumps(data, ensure_ascii=False) if as_json else told)
 
 

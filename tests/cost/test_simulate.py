@@ -107,6 +107,14 @@ def test_one_judge_makes_them_wait_as_queueing_theory_has_it() -> None:
     assert waits.mean() == pytest.approx(0.7 * 0.7 / (2 * (1 - 0.7)), rel=0.05)  # M/D/1: Pollaczek and Khinchine
 
 
+@given(st.lists(st.floats(0, 20), min_size=2, max_size=40).map(sorted), st.integers(1, 6), st.data())
+def test_judging_in_two_parts_is_judging_at_once(arrivals: list[float], judges: int, data: st.DataObject) -> None:
+    every, cut = np.array(arrivals), data.draw(st.integers(1, len(arrivals) - 1))
+    first = served(every[:cut], np.zeros(judges), 0.7)
+    then = served(every[cut:], np.concatenate([np.zeros(judges), first])[-judges:], 0.7)
+    assert [*first, *then] == pytest.approx(list(served(every, np.zeros(judges), 0.7)))
+
+
 @given(st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.001, 0.01]), st.sampled_from([0.0, 0.9]))
 @settings(max_examples=25, deadline=None)
 def test_running_ahead_is_never_slower(staleness, in_order, row, sigma) -> None:

@@ -26,10 +26,13 @@ class Asked:
     out: Path = Path("r1-budget.toml")
     co2: float = GRID_KG_PER_KWH
     overrides: tuple[str, ...] = ()
+    simulate: bool = False
 
 
 def answer(asked: Asked) -> tuple[dict[str, Any], str]:
     """Return the answer as JSON-able values and as text, whose last line says what to do next."""
+    if asked.simulate and (asked.recipe in bill.BILLS or asked.budget is not None):
+        raise RecipeError("--simulate needs a recipe's file, whose stages of RL it simulates")
     if asked.recipe in bill.BILLS:
         return bill.bill(asked.recipe, asked.on)
     if asked.budget is not None:
@@ -58,6 +61,12 @@ def _planned(asked: Asked) -> tuple[dict[str, Any], str]:
         beside = tiers.tiers(recipe, found, asked.against, count, asked.layout)
         data["against"], data["crossover"] = tiers.as_dicts(beside), tiers.crossover(beside)
         told += ["", tiers.table(beside)]
+    if asked.simulate:
+        from aftershock.plan import simulated
+
+        runs = simulated.simulated(recipe, asked.on)
+        data["simulated"] = simulated.as_dicts(runs)
+        told += ["", simulated.told(runs)]
     return data, "\n".join([*told, f"next: {_next(asked, found.misfits)}"])
 
 

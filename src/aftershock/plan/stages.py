@@ -138,19 +138,26 @@ class Planner:
 
     def stages(self) -> list[StagePlan]:
         """Return the plans of all stages, in order: each may be made from those before it."""
-        configs: dict[str, Config | None] = {name: read_json(shipped_base(name) / "config.json") for name in SHIPPED}
-        made = []
+        configs, made = self.configs(), []
         for name, stage in self.recipe.stage.items():
             if isinstance(stage, BenchStage):
                 each = [self._stage(name, stage, self._source(model, configs), None, model) for model in stage.models]
                 made.append(_one_after_another(each))
                 continue
-            configs[name] = config = self._config(stage, configs)
+            config = configs[name]
             other = self._source(stage.teacher, configs) if isinstance(stage, DistillStage) else None
             if isinstance(stage, RLStage) and stage.loss.kl:
                 other = config  # the reference
             made.append(self._stage(name, stage, config, other, None))
         return made
+
+    def configs(self) -> dict[str, Config | None]:
+        """Return the config.json of each stage's model and of the shipped ones, None where nothing here says it."""
+        found: dict[str, Config | None] = {name: read_json(shipped_base(name) / "config.json") for name in SHIPPED}
+        for name, stage in self.recipe.stage.items():
+            if not isinstance(stage, BenchStage):
+                found[name] = self._config(stage, found)
+        return found
 
     def _config(self, stage: Stage, known: Mapping[str, Config | None]) -> Config | None:
         """Return the config.json that a stage's model will have, None where nothing here says it."""

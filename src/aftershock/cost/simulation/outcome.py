@@ -1,6 +1,7 @@
 """What a simulated run came to, in numbers and in words."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,12 @@ class Outcome:
     def step_seconds(self) -> float:
         """Return the median time from one update to the next."""
         return float(np.median(np.diff([0.0, *(step.end for step in self.steps)])))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the sums as JSON-able values."""
+        names = ("hours", "steps_per_hour", "tokens_per_second", "step_seconds", "usd", "idle", "failures")
+        plain = {name: getattr(self, name) for name in names}
+        return plain | {"lost_chip_hours": self.lost_chip_hours, "staleness": self.staleness.tolist()}
 
 
 def describe(outcome: Outcome) -> list[str]:
