@@ -62,6 +62,7 @@ class OptimTable(_Table):
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward and backward; weights stay float32
     micro_tokens: int = Field(16384, ge=64)  # tokens in one forward and backward
+    recompute: Literal["auto", "always", "never"] = "auto"  # layers twice; auto: where a batch won't fit
     balance_rate: float = Field(0.001, ge=0)  # gamma of the auxiliary-loss-free expert balance [V3 2.1.2]
 
 

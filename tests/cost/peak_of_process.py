@@ -14,7 +14,6 @@ import sys
 
 import torch
 from small_configs import DENSE, MIXTURE
-from torch.utils.checkpoint import checkpoint
 
 from aftershock.generate import Engine, SamplingParams
 from aftershock.learn import Learner, Sample, lora, pack
@@ -52,9 +51,7 @@ def learner(config: dict, precision: str, again: bool, rank: int) -> Learner:
     model = build(config, seed=0)
     if rank:
         lora.attach(model, LoraTable(rank=rank), seed=0)
-    for layer in model.model.layers if again else ():
-        layer.forward = lambda *given, plain=layer.forward: checkpoint(plain, *given, use_reentrant=False)
-    return Learner(model, OptimTable(precision=precision), LossTable())
+    return Learner(model, OptimTable(precision=precision, recompute="always" if again else "never"), LossTable())
 
 
 def steps(taught: Learner, count: int) -> None:

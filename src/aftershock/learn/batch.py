@@ -97,9 +97,9 @@ class _Row:
 
     def joined(self) -> "_Row":
         """Return the row with a copy of its own."""
-        mask, logprobs = ((value,) * len(self.shared) for value in (False, 0.0))
-        known = None if self.logprobs is None else (*logprobs, *self.logprobs)
-        return _Row((*self.shared, *self.tokens), (*mask, *self.mask), self.advantage, known)
+        size = len(self.shared)
+        logprobs = None if self.logprobs is None else ((0.0,) * size + tuple(self.logprobs))
+        return _Row((*self.shared, *self.tokens), (False,) * size + tuple(self.mask), self.advantage, logprobs)
 
 
 def pack(samples: Sequence[Sample], micro_tokens: int, *, max_tokens: int = 0) -> list[Batch]:

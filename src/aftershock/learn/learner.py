@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +16,7 @@ from aftershock.learn.batch import Batch
 from aftershock.learn.logprobs import token_logprobs
 from aftershock.learn.losses import LOSSES, LossValue, Terms, cross_entropy
 from aftershock.learn.optim import adamw, learning_rate, load_optimiser_state, optimiser_state, trainable
+from aftershock.learn.recompute import is_tight, recomputed
 from aftershock.models.base import LanguageModel
 from aftershock.recipe import LossTable, OptimTable
 
@@ -152,7 +154,8 @@ class Learner:
         tally = _Tally(torch.zeros((), device=self.model.device))
         self.model.train()
         for batch in batches:
-            tally.add(self._backward(batch.to(self.model.device)))
+            with recomputed(self.model) if is_tight(self.model, batch, self.optim) else nullcontext():
+                tally.add(self._backward(batch.to(self.model.device)))
         self.model.eval()
         return tally
 

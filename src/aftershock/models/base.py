@@ -25,6 +25,11 @@ class Segments:
         parents = None if self.parents is None else self.parents.to(device)
         return Segments(self.bounds.to(device), self.longest, parents)
 
+    def lengths(self) -> Tensor:
+        """Return Long[n]: how far each segment reaches, its parent included."""
+        own = self.bounds.long().diff()
+        return own if self.parents is None else own + own[self.parents].where(self.parents >= 0, 0)
+
     def before(self) -> Tensor:
         """Return Long[total]: where the token before each one lies; for the first token of all, -1."""
         places = torch.arange(int(self.bounds[-1]), device=self.bounds.device) - 1

@@ -65,11 +65,8 @@ class Packing:
     def of(cls, segments: Segments, total: int) -> "Packing":
         """Lay out segments over a row of `total` tokens."""
         bounds = segments.bounds.long()
-        own = bounds.diff()
-        starts, shared, lengths = bounds[:-1], torch.zeros_like(own), own
-        if segments.parents is not None:
-            shared = own[segments.parents].where(segments.parents >= 0, 0)
-            starts, lengths = bounds[segments.parents], own + shared
+        own, lengths = bounds.diff(), segments.lengths()
+        shared, starts = lengths - own, bounds[:-1] if segments.parents is None else bounds[segments.parents]
         firsts, spans = torch.empty_like(lengths), torch.empty_like(lengths)
         shapes, pad, filled = [], [], 0
         for chosen in lengths.argsort().chunk(_BLOCKS):
