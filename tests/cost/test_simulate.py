@@ -12,6 +12,7 @@ from plain_simulation import Plain
 from aftershock.address import uniforms
 from aftershock.cost.simulation import Lengths, Rates, Setup, describe, simulate
 from aftershock.cost.simulation.learner import served
+from aftershock.cost.simulation.samplers import Samplers
 from aftershock.errors import RecipeError
 
 RATES = Rates(Rates.line(0.02, 0.001), train=4000.0)
@@ -140,6 +141,15 @@ def test_failures_cost_a_synchronous_run_what_they_say(every: int) -> None:
     assert (broken.hours - whole.hours) * 8 == pytest.approx(broken.lost_chip_hours)
     assert broken.failures == pytest.approx(broken.hours * 8, abs=4 * (broken.hours * 8) ** 0.5)
     assert broken.lost_chip_hours * 3600 / 8 / broken.failures > 50
+
+
+def test_an_engine_that_fails_decodes_again_what_it_had() -> None:
+    samplers = Samplers(Setup(RATES, Lengths(100, 0, 100), samplers=2, batch=4))
+    samplers.fill(4, 0, 0.0)
+    samplers.foresee(0, 0)
+    samplers.advance(1.0)
+    assert samplers.fail(0, until=5.0) == pytest.approx(1.0)  # two rows at once for a second
+    assert sorted(samplers.foresee(0, 0).stop) == pytest.approx([2.2, 2.2, 7.2, 7.2])  # 100 steps of 22 ms
 
 
 def test_an_engines_failure_costs_less_than_a_learners() -> None:
