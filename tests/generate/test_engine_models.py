@@ -77,7 +77,7 @@ def test_the_training_forward_gives_the_same_logprobs(model):
 def test_memory_said_is_memory_held(model):
     held = []
     new_cache = model.new_cache
-    model.new_cache = lambda rows, capacity: held.append(new_cache(rows, capacity)) or held[-1]
+    model.new_cache = lambda *sizes: held.append(new_cache(*sizes)) or held[-1]
     try:
         engine = Engine(model, TOKENIZER, max_rows=8)
         engine.generate(PROMPTS[:3], PARAMS)

@@ -14,10 +14,10 @@ TEXTS = ["try 3*7+5=26, too big; no. yes, that works.", "试一试 3*7+5=26，�
 
 
 class ToyCache(KVCache):
-    def __init__(self, rows, capacity, width):
-        self.rows, self.capacity = rows, capacity
-        self.keys = torch.zeros(rows, capacity, width)
-        self.values = torch.zeros(rows, capacity, width)
+    def __init__(self, rows, capacity, room, width):
+        self.rows, self.capacity, self.room = rows, capacity, room
+        self.keys = torch.zeros(rows, room, width)
+        self.values = torch.zeros(rows, room, width)
         self.copied = []
 
     def copy_rows(self, source, target, length):
@@ -25,9 +25,17 @@ class ToyCache(KVCache):
         for held in (self.keys, self.values):
             held[target, :length] = held[source, :length]
 
+    def widen(self, room, rows):
+        assert self.room < room <= self.capacity
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            setattr(self, name, torch.zeros(rows, room, old.shape[-1]))
+            getattr(self, name)[:, : self.room] = old[:rows]
+        self.rows, self.room = rows, room
+
     @property
     def bytes(self):
-        return 8 * self.keys.numel()
+        return 8 * self.rows * self.capacity * self.keys.shape[-1]
 
 
 class ToyLM(LanguageModel):
@@ -55,7 +63,7 @@ class ToyLM(LanguageModel):
         x = x + torch.sin(at[..., None] * (1 + torch.arange(width)) / width)
         keys, values = self.key(x), self.value(x)
         if cache is not None:
-            assert int(at.max()) < cache.capacity
+            assert int(at.max()) < cache.room
             if rows is not None:
                 self.prefilled.append((tokens.tolist(), starts.tolist()))
             rows = torch.arange(batch) if rows is None else rows
@@ -70,8 +78,8 @@ class ToyLM(LanguageModel):
     def logits(self, hidden):
         return self.head(hidden)
 
-    def new_cache(self, rows, capacity):
-        self.caches.append(ToyCache(rows, capacity, self.key.out_features))
+    def new_cache(self, rows, capacity, room=None):
+        self.caches.append(ToyCache(rows, capacity, room or capacity, self.key.out_features))
         return self.caches[-1]
 
     def cache_bytes(self, rows, capacity):

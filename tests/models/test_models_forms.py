@@ -108,9 +108,31 @@ def test_padding_written_past_a_row_is_harmless():
     assert (step[0, 0] - model.hidden(batch)[0, 2]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("config", [VARIED, {**DENSE, "num_key_value_heads": 2, "initializer_range": 0.3}])
+@torch.no_grad()
+def test_a_cache_laid_out_for_more_holds_what_it_held_and_zeros(config, monkeypatch):
+    monkeypatch.setattr("aftershock.models.causal_lm._MOVED", 2)
+    model = shaken(config)
+    batch = torch.randint(0, 10, (5, 7), generator=torch.Generator().manual_seed(0))
+    cache = model.new_cache(6, 12, room=4)
+    size = cache.bytes
+    model.hidden(batch[:, :4], cache=cache, starts=torch.zeros(5, dtype=torch.long))
+    before = [store.clone() for layer in cache.layers for store in layer]
+    for held in cache._held:
+        for flat in held:
+            flat[flat.numel() * 4 // 12 :] = float("nan")  # memory that was never laid out
+    cache.widen(11, rows=5)
+    assert (cache.rows, cache.room, cache.bytes) == (5, 11, size)
+    for old, new in zip(before, [store for layer in cache.layers for store in layer]):
+        assert torch.equal(new[:, :4], old[:5])
+        assert not new[:, 4:].any()
+    step = model.hidden(batch[:, 4:5], cache=cache, starts=torch.full((5,), 4))
+    assert (step[:, 0] - model.hidden(batch)[:, 4]).abs().max() < 1e-5
+
+
 def test_a_full_cache_is_refused():
     model = build(DENSE, seed=0)
-    with pytest.raises(CapacityError, match="9 tokens, its capacity is 8"):
+    with pytest.raises(CapacityError, match="9 tokens, its room is 8"):
         model.hidden(torch.zeros(1, 1, dtype=torch.long), cache=model.new_cache(1, 8), starts=torch.tensor([8]))
 
 

@@ -77,7 +77,10 @@ class Decoder:
         self.layout, self.device = layout, model.device
         self.max_tokens = sampler.params.max_tokens
         self.rows = Rows(layout.decoded, self.max_tokens)
-        self.cache = model.new_cache(layout.decoded + layout.staged, layout.capacity)
+        groups = list(groups)
+        held = max((len(group.tokens) for group in groups), default=1) - 1
+        room = rounded_up(max(held, 1), POSITIONS)
+        self.cache = model.new_cache(layout.decoded + layout.staged, layout.capacity, room)
         # prompts of like length together, so that little is padded; the order can't be seen in what is drawn
         self._waiting = deque(sorted(groups, key=lambda group: len(group.tokens)))
         self._staged: deque[tuple[int, Group, deque[Request]]] = deque()
@@ -92,6 +95,9 @@ class Decoder:
         """Draw one token for each active row; return what finished, its place already taken."""
         rows = self.rows
         padded = rounded_up(rows.active, ROWS)
+        read = rounded_up(int(rows.lengths[: rows.active].max()) + 1, POSITIONS)
+        if read > self.cache.room:
+            self.cache.widen(read, self.cache.rows if self._staged or self._waiting else padded)
         tokens, starts = self._tensor(rows.last[:padded, None]), self._tensor(rows.lengths[:padded])
         hidden = self.model.hidden(tokens, cache=self.cache, starts=starts)[:, -1]
         drawn = self.sampler(

@@ -40,14 +40,23 @@ class Segments:
 
 
 class KVCache(ABC):
-    """Keys and values (or MLA's latents) of up to `rows` sequences of up to `capacity` tokens each."""
+    """Keys and values (or MLA's latents) of up to `rows` sequences of up to `capacity` tokens each.
+
+    `room` of the capacity is laid out for use: products over keys with gaps between the rows take a CPU three times
+    as long as over rows laid end to end, so room should grow with what is read.
+    """
 
     rows: int
     capacity: int
+    room: int
 
     @abstractmethod
     def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy the first `length` positions of rows `source` Long[n] into rows `target` Long[n]."""
+
+    @abstractmethod
+    def widen(self, room: int, rows: int) -> None:
+        """Lay out the first `rows` rows, with what they hold, for `room` tokens each; the other rows are given up."""
 
     @property
     @abstractmethod
@@ -86,8 +95,11 @@ class LanguageModel(nn.Module, ABC):
         """Apply the output head: [..., hidden] -> [..., vocab]."""
 
     @abstractmethod
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
-        """Reserve a cache for `rows` sequences of `capacity` tokens, in the model's dtype and on its device."""
+    def new_cache(self, rows: int, capacity: int, room: int | None = None) -> KVCache:
+        """Reserve a cache for `rows` sequences of `capacity` tokens, in the model's dtype and on its device.
+
+        `room` of it is laid out, or all.
+        """
 
     @abstractmethod
     def cache_bytes(self, rows: int, capacity: int) -> int:

@@ -15,12 +15,44 @@ from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, Slots,
 from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.rope import RotaryTable
 
+_MOVED = 64  # rows moved at once when a cache is laid out anew
+
 
 class LayerCache(KVCache):
-    """One tuple of tensors [rows, capacity, ...] a layer: keys and values, or MLA's single latent."""
+    """One tuple of tensors [rows, room, ...] a layer: keys and values, or MLA's single latent.
 
-    def __init__(self, layers: list[tuple[Tensor, ...]], rows: int, capacity: int) -> None:
-        self.layers, self.rows, self.capacity = layers, rows, capacity
+    In memory a head's positions lie together, so that rows and heads are the batch of one product. All of `capacity`
+    is reserved, but only `room` of it is laid out.
+    """
+
+    def __init__(
+        self, shapes: list[tuple[int, ...]], layers: int, rows: int, capacity: int, room: int, like: Tensor
+    ) -> None:
+        self.rows, self.capacity, self.room, self._shapes = rows, capacity, room, shapes
+        self._held = [[like.new_empty(rows * capacity * math.prod(shape)) for shape in shapes] for _ in range(layers)]
+        self.layers = self._laid_out()
+        for store in self._stores():
+            # Zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
+            store.zero_()
+
+    def _laid_out(self) -> list[tuple[Tensor, ...]]:
+        return [tuple(map(self._view, held, self._shapes)) for held in self._held]
+
+    def _view(self, held: Tensor, shape: tuple[int, ...]) -> Tensor:
+        *heads, dim = shape
+        size = self.rows * self.room * math.prod(shape)
+        return held[:size].view(self.rows, *heads, self.room, dim).movedim(-2, 1)
+
+    def widen(self, room: int, rows: int) -> None:
+        before, stores = self.room, self._stores()
+        self.rows, self.room = rows, room
+        self.layers = self._laid_out()
+        for old, new in zip(stores, self._stores()):
+            for start in range(0, rows, _MOVED)[::-1]:  # from the end, as every row moves back
+                part = slice(start, min(start + _MOVED, rows))
+                moved = old[part].clone()
+                new[part, :before] = moved
+                new[part, before:] = 0
 
     def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
         for store in self._stores():
@@ -28,7 +60,7 @@ class LayerCache(KVCache):
 
     @property
     def bytes(self) -> int:
-        return sum(store.nbytes for store in self._stores())
+        return sum(held.nbytes for layer in self._held for held in layer)
 
     def _stores(self) -> list[Tensor]:
         return [store for layer in self.layers for store in layer]
@@ -149,7 +181,7 @@ class CausalLM(LanguageModel):
         if cache is not None:
             if starts is None or segments is not None:
                 raise ValueError("a cached forward wants `starts` Long[batch] and no `segments`")
-            slots = Slots.of(starts, rows, batch, time, cache.capacity)
+            slots = Slots.of(starts, rows, batch, time, cache.room)
             cos, sin = self.rotary.upto(slots.length, tokens.device)
             return Context(cos[slots.positions].unsqueeze(2), sin[slots.positions].unsqueeze(2), slots=slots)
         if segments is None:
@@ -198,16 +230,10 @@ class CausalLM(LanguageModel):
         assert isinstance(self.config, DenseConfig)
         return GroupedAttention.cache_shapes(self.config)
 
-    def new_cache(self, rows: int, capacity: int) -> LayerCache:
-        layers = [
-            tuple(self._empty((rows, capacity, *shape)) for shape in self._token_shapes())
-            for _ in range(self.config.num_hidden_layers)
-        ]
-        return LayerCache(layers, rows, capacity)
-
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        # Zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+    def new_cache(self, rows: int, capacity: int, room: int | None = None) -> LayerCache:
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        room = capacity if room is None else room
+        return LayerCache(self._token_shapes(), self.config.num_hidden_layers, rows, capacity, room, like)
 
     def cache_bytes(self, rows: int, capacity: int) -> int:
         a_token = sum(math.prod(shape) for shape in self._token_shapes())

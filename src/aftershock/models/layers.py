@@ -121,20 +121,20 @@ class Slots:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, starts: Tensor, rows: Tensor | None, batch: int, time: int, capacity: int) -> "Slots":
+    def of(cls, starts: Tensor, rows: Tensor | None, batch: int, time: int, room: int) -> "Slots":
         """Raise CapacityError where a row would outgrow the cache (padding included)."""
         first = torch.arange(batch, device=starts.device)
         if rows is not None and torch.equal(rows, first):
             rows = None
         length = int(starts.max()) + time
-        if length > capacity:
+        if length > room:
             raise CapacityError(
-                f"a cache row would hold {length} tokens, its capacity is {capacity}: reserve a longer cache "
-                "(new_cache) or feed fewer tokens"
+                f"a cache row would hold {length} tokens, its room is {room}: reserve a longer cache (new_cache), "
+                "widen it or feed fewer tokens"
             )
         positions = starts[:, None] + torch.arange(time, device=starts.device)
         if length > time:  # what is read is rounded up, so that a row's bits don't depend on the longest of its batch
-            length = min(-(-length // READ_STEP) * READ_STEP, capacity)
+            length = min(-(-length // READ_STEP) * READ_STEP, room)
         bias = None
         if length > time:
             hidden = torch.arange(length, device=starts.device) > positions[:, :, None]
@@ -195,11 +195,16 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor
 
     Heads that share keys are laid along the query axis, so that shared keys are read once and never repeated.
     """
-    _, time, heads, _ = q.shape
-    shared = heads // k.shape[2]
-    folded = q.unflatten(2, (-1, shared)).permute(0, 2, 1, 3, 4).flatten(2, 3)
-    seen = bias[:, None] if time == 1 else bias[:, None].repeat_interleave(shared, dim=2)
-    out = F.scaled_dot_product_attention(
-        folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen.to(q.dtype), scale=scale
-    )
+    (batch, time, heads, _), kv_heads = q.shape, k.shape[2]
+    shared = heads // kv_heads
+    folded = q.unflatten(2, (kv_heads, shared)).permute(0, 2, 1, 3, 4).flatten(2, 3)
+    seen = (bias if time == 1 else bias.repeat_interleave(shared, dim=1))[:, None].to(q.dtype)
+    keys, values = k.transpose(1, 2), v.transpose(1, 2)
+    if q.device.type == "cpu":  # one small product a row and head takes less than the fused kernel's walk over them
+        seen = seen.expand(-1, kv_heads, -1, -1).flatten(0, 1).expand(-1, time * shared, -1)
+        scores = torch.baddbmm(seen, folded.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale)
+        weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+        out = torch.bmm(weights, values.flatten(0, 1)).unflatten(0, (batch, kv_heads))
+    else:
+        out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=seen, scale=scale)
     return out.unflatten(2, (time, shared)).permute(0, 2, 1, 3, 4).flatten(2, 3)
