@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_accuracy.py [--rounds 1] [--threads 2] [--only ours] [--json] [--out FILE]
 
-Both start from the shipped small-qwen, are asked the same questions of fact (difficulty 2) in the same order, 24 problems of
+Both start from the shipped small-qwen, are asked the same questions of fact (difficulty 2) in one order, 24 problems of
 16 samples a step, and get the task's own check as their reward. After every `EVERY` steps pass@1 is measured on the
 same held-out problems by the same code (our engine on the weights that the side holds); that time is not counted. The
 accuracy is reached when two measurements in a row are at TARGET or above, at the first of them: one alone may be luck.
