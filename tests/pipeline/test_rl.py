@@ -60,6 +60,13 @@ def test_overlong_shaping_makes_signal_and_moves_weights(base: str, tmp_path: Pa
     assert all(step["mismatch"] < 1e-4 for step in run.steps if "mismatch" in step), "sampler and learner part ways"
 
 
+def test_an_exact_stage_learns_from_the_sampler_s_own_log_probabilities(base: str, tmp_path: Path):
+    run = go(tmp_path / "run", *only_zero(base), "stage.zero.steps=2", "stage.zero.exact=true")
+    gaps = [step["mismatch_max"] for step in run.steps if "mismatch_max" in step]
+    assert gaps
+    assert not any(gaps)
+
+
 def test_a_refreshed_reference_is_the_policy(base: str, tmp_path: Path):
     dials = ["stage.zero.loss.kl=0.1", "stage.zero.optim.lr=1e-2", "stage.zero.minibatches=1"]
     kept = go(tmp_path / "kept", *only_zero(base), *dials, "stage.zero.loss.reference_every=0")

@@ -111,6 +111,5 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, context: Context) -> 
     if slots is None or slots.bias is None:
         out = invariant.causal(turned, k, v, scale)
     else:
-        each = zip(*(x.split(1, 1) for x in (turned, k, v)))  # one key head at a time, as the cache isn't copied then
-        out = torch.cat([invariant.attention(*head, scale, slots.bias) for head in each], 1)
+        out = invariant.attention(turned, k, v, scale, slots.bias)
     return out.transpose(1, 2).flatten(2, 3)
