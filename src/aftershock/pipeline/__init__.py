@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from aftershock import graph
+from aftershock import disk, graph
 from aftershock.pipeline import bench, distill, pretrain, reward_model, rl, sampling, sft
 from aftershock.pipeline.context import Context
-from aftershock.recipe import Recipe
+from aftershock.recipe import Recipe, fingerprint
 
 if TYPE_CHECKING:
     from aftershock.run import Run
     from aftershock.track import Reporter
 
-__all__ = ["KINDS", "Context", "execute"]
+__all__ = ["KINDS", "PLAN", "Context", "execute"]
+
+PLAN = "plan.json"  # in a run's folder: what was foretold of it
 
 KINDS: dict[str, Any] = {
     "pretrain": pretrain.run,
@@ -33,6 +35,7 @@ def execute(recipe: Recipe, run: "Run", reporter: "Reporter", part: Sequence[str
     """
     chosen = {name: recipe.stage[name] for name in recipe.stage if part is None or name in part}
     graph.check_part(recipe, list(chosen), [name for name in recipe.stage if run.finished(name)])
+    _keep_plan(recipe, run, reporter)
     for name, stage in chosen.items():
         if run.finished(name):
             reporter.note(f"stage {name} is finished already")
@@ -43,3 +46,20 @@ def execute(recipe: Recipe, run: "Run", reporter: "Reporter", part: Sequence[str
         reporter.finish(name, folder.finish({"evals": evals}))
         run.write_summary()
     return run.write_summary()
+
+
+def _keep_plan(recipe: Recipe, run: "Run", reporter: "Reporter") -> None:
+    """Keep what is foretold of the recipe, to stand beside what happens; a plan that fails is told of, and no more."""
+    now = fingerprint(recipe)
+    if (disk.read_json(run.folder / PLAN) or {}).get("fingerprint") == now:
+        return
+    try:
+        disk.write_json(run.folder / PLAN, {"fingerprint": now, **_foretold(recipe)})
+    except Exception as error:  # of a planner, which a run doesn't need
+        reporter.note(f"no plan to compare with: {error}")
+
+
+def _foretold(recipe: Recipe) -> dict[str, Any]:
+    from aftershock.plan import plan
+
+    return plan(recipe).as_dict()
