@@ -11,6 +11,7 @@ from aftershock.cost.layout import Layout
 from aftershock.cost.simulation import Lengths, Setup, simulate
 from aftershock.cost.simulation.rates import rates
 from aftershock.cost.simulation.schedules import KINDS, schedules
+from aftershock.cost.simulation.schedules import _trainer as trainer
 from aftershock.known import known_config
 
 SMALL = known_config("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
@@ -45,8 +46,20 @@ def test_running_ahead_pays_where_lengths_differ_and_one_chip_takes_turns() -> N
     found = schedules(SMALL, parse("8xH100@2"), LENGTHS, **job)
     assert list(found) == list(KINDS)
     assert found["4 updates ahead"].hours < found["one step off"].hours < found["in turn"].hours
+    assert found["4 updates ahead"].hours < 0.5 * found["in turn"].hours  # at the worst split it is 0.73
     assert found["in turn"].usd == pytest.approx(found["in turn"].hours * 8 * 2)
     assert list(schedules(SMALL, parse("1xH100"), LENGTHS, **job)) == ["in turn"]
+
+
+def test_activations_are_computed_again_where_nothing_else_fits() -> None:
+    large = known_config("deepseek-ai/DeepSeek-R1")
+    assert [trainer(large, parse(f"{chips}xH800"), 6060, 8192 * 6060)[1] for chips in (256, 512)] == [True, False]
+    job = {"batch": 8192, "rows": 32, "prompt": 60}
+    layouts, lengths = (Layout(16, 32, 32, zero=0), Layout(16, 1, 16, 16)), Lengths(6000, 0.7, 32_768)
+    plain, again = (
+        rates(large, parse("H800").chip, *layouts, lengths, recompute=r, **job).train for r in (False, True)
+    )
+    assert again < 0.85 * plain
 
 
 def test_simulating_needs_no_torch() -> None:
