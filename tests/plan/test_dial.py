@@ -89,7 +89,7 @@ def test_accuracy_is_told_where_it_was_measured_and_nowhere_else():
     whole, zero = dial.LEVELS[2], dial.LEVELS[0]
     assert dial.expected(dial.NANO, zero, 1.0, 30).startswith("pass@1 of 84% (83% to 86%) after zero")
     assert "84% (83% to 85%) after final" in dial.expected(dial.NANO, whole, 1.0, 30)
-    assert "not measured" in dial.expected(dial.NANO, whole, 0.5, 15)
+    assert dial.expected(dial.NANO, whole, 0.5, 15).endswith("; these were not measured")
     assert dial.expected(dial.MODELS[0], whole, 1.0, 400).startswith("not known")
     assert dial.expected(dial.NANO, zero, 1.0, 31).startswith("not known")
 
@@ -103,6 +103,9 @@ def test_curves_go_through_what_was_measured_and_stay_between(steps):
     assert min(one.likely for one in near) <= point.likely <= max(one.likely for one in near)
     if len(near) == 1:
         assert point.likely == near[0].likely
+    sixth = lengths.after("base", 6)
+    assert sixth is not None
+    assert sixth.likely == pytest.approx(0.8 * 0.517 + 0.2 * 0.739)
 
 
 def test_every_row_of_the_curves_names_a_kept_result():

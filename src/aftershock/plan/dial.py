@@ -78,13 +78,15 @@ def dial(budget: str, on: str | None, out: Path) -> Dialled:
         raise RecipeError(f"{out} is there already: name another file with --out")
     for choice, level, scale in _options(usd, seconds, on):
         tables = road(choice, LEVELS[level], scale)
+        found = plan(Recipe.model_validate(tables), on)
+        cost = f"{duration(found.seconds[1])} and ${dollars(found.bill(found.seconds)['usd'][1])}"
         head = (
             f"# R1's road for {budget} on {on or 'this machine'}, as `aftershock plan {GOAL}` dialled it.\n"
-            "# Price and time: aftershock plan on this file; nothing was measured at this size.\n"
+            f"# Price and time, ESTIMATED: {cost}; nothing was measured at this size.\n"
             "# Sources: R1 (arXiv 2501.12948) for the order of the stages; sizes and rates are ours.\n\n"
         )
-        out.write_text(head + toml.write(tables), encoding="utf-8")
-        found = plan(load_recipe(out), on)
+        out.write_text(head + toml.write(tables).lstrip(), encoding="utf-8")
+        load_recipe(out)  # as a run will
         steps = tables["stage"]["zero"]["steps"]
         return Dialled(out, found, choice, LEVELS[level], steps, expected(choice, LEVELS[level], scale, steps))
     least = plan(_recipe(NANO, 0, SCALES[-1]), on)
@@ -118,7 +120,7 @@ def expected(choice: Choice, stages: tuple[str, ...], scale: float, steps: int) 
         return told
     last = lengths.curve(choice.source, stages[-1])[-1]
     whole = f"{_shown(last)} after {stages[-1]} in recipes/nano/r1.toml, which has more data and reward models"
-    return f"{told}; {whole}" + ("" if scale == 1 else "; at these sizes it was not measured")
+    return f"{told}; {whole}" + ("; larger sizes" if scale == 1 else "; these") + " were not measured"
 
 
 def road(choice: Choice, stages: tuple[str, ...], scale: float) -> dict[str, Any]:
