@@ -11,8 +11,9 @@ from aftershock.errors import CheckpointError
 from aftershock.models.attention import GroupedAttention, LatentAttention
 from aftershock.models.base import KVCache, LanguageModel, Segments
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
-from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, Slots, narrowed
+from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
+from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
 
 _MOVED = 64  # rows moved at once when a cache is laid out anew
@@ -135,6 +136,13 @@ class Trunk(nn.Module):
             for index in range(depth)
         )
 
+    def forward(self, tokens: Tensor, context: Context, stores: Layers | None = None) -> Tensor:
+        """Return the last hidden state after the final norm, [batch, time, hidden]; `stores` are a cache's layers."""
+        x = self.embed_tokens(tokens)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, context, None if stores is None else stores[index])
+        return self.norm(x)
+
 
 class CausalLM(LanguageModel):
     """deepseek_v3, qwen2, qwen3 or llama, by its config.
@@ -153,6 +161,7 @@ class CausalLM(LanguageModel):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         interleave = isinstance(config, DeepseekConfig) and config.rope_interleave
         self.rotary = RotaryTable(config.rope, config.rope_dim, config.max_position_embeddings, interleave=interleave)
+        self._recorder = Recorder()
 
     def hidden(
         self,
@@ -163,27 +172,32 @@ class CausalLM(LanguageModel):
         rows: Tensor | None = None,
         starts: Tensor | None = None,
     ) -> Tensor:
-        context = self._context(tokens, segments, cache, rows, starts)
-        x = self.model.embed_tokens(tokens)
-        for index, layer in enumerate(self.model.layers):
-            x = layer(x, context, cache.layers[index] if isinstance(cache, LayerCache) else None)
-        return self.model.norm(x)
+        if cache is None:
+            return self.model(tokens, self._context(tokens, segments))
+        if starts is None or segments is not None or not isinstance(cache, LayerCache):
+            raise ValueError("a cached forward wants `starts` Long[batch] and no `segments`")
+        time = tokens.shape[1]
+        length = read_length(starts, time, cache.room)
+        cos, sin = (table[:length] for table in self.rotary.upto(length, tokens.device))
+        layers = tuple(cache.layers)
+        if time == 1 and rows is None and length > 1 and self._records():
+            hidden = self._recorder.take(self.model, tokens, starts, cos, sin, layers)
+            if hidden is not None:
+                return hidden
+        return self.model(tokens, cached_context(starts, rows, time, cos, sin), layers)
 
-    def _context(
-        self,
-        tokens: Tensor,
-        segments: Segments | None,
-        cache: KVCache | None = None,
-        rows: Tensor | None = None,
-        starts: Tensor | None = None,
-    ) -> Context:
+    def _records(self) -> bool:
+        """Whether a decoding step may be replayed: not where what runs depends on values, as the choice of experts."""
+        return (
+            torch.is_inference_mode_enabled()
+            and isinstance(self.config, DenseConfig)
+            and self.device.type == "cpu"
+            and not self.exact
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def _context(self, tokens: Tensor, segments: Segments | None) -> Context:
         batch, time = tokens.shape
-        if cache is not None:
-            if starts is None or segments is not None:
-                raise ValueError("a cached forward wants `starts` Long[batch] and no `segments`")
-            slots = Slots.of(starts, rows, batch, time, cache.room)
-            cos, sin = self.rotary.upto(slots.length, tokens.device)
-            return Context(cos[slots.positions].unsqueeze(2), sin[slots.positions].unsqueeze(2), slots=slots)
         if segments is None:
             cos, sin = self.rotary.upto(time, tokens.device)
             return Context(cos[None, :time, None], sin[None, :time, None])
@@ -231,6 +245,7 @@ class CausalLM(LanguageModel):
         return GroupedAttention.cache_shapes(self.config)
 
     def new_cache(self, rows: int, capacity: int, room: int | None = None) -> LayerCache:
+        self._recorder.check(self.model)
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         room = capacity if room is None else room
         return LayerCache(self._token_shapes(), self.config.num_hidden_layers, rows, capacity, room, like)

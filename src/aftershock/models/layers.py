@@ -121,20 +121,12 @@ class Slots:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, starts: Tensor, rows: Tensor | None, batch: int, time: int, room: int) -> "Slots":
-        """Raise CapacityError where a row would outgrow the cache (padding included)."""
-        first = torch.arange(batch, device=starts.device)
+    def of(cls, starts: Tensor, rows: Tensor | None, time: int, length: int) -> "Slots":
+        """Continue rows that hold `starts` Long[batch] tokens by `time` more, where `length` is read."""
+        first = torch.arange(starts.shape[0], device=starts.device)
         if rows is not None and torch.equal(rows, first):
             rows = None
-        length = int(starts.max()) + time
-        if length > room:
-            raise CapacityError(
-                f"a cache row would hold {length} tokens, its room is {room}: reserve a longer cache (new_cache), "
-                "widen it or feed fewer tokens"
-            )
         positions = starts[:, None] + torch.arange(time, device=starts.device)
-        if length > time:  # what is read is rounded up, so that a row's bits don't depend on the longest of its batch
-            length = min(-(-length // READ_STEP) * READ_STEP, room)
         bias = None
         if length > time:
             hidden = torch.arange(length, device=starts.device) > positions[:, :, None]
@@ -160,6 +152,25 @@ class Context:
     sin: Tensor
     packing: Packing | None = None
     slots: Slots | None = None
+
+
+def read_length(starts: Tensor, time: int, room: int) -> int:
+    """Return how far a cache is read; CapacityError where a row would outgrow it (padding included)."""
+    length = int(starts.max()) + time
+    if length > room:
+        raise CapacityError(
+            f"a cache row would hold {length} tokens, its room is {room}: reserve a longer cache (new_cache), "
+            "widen it or feed fewer tokens"
+        )
+    if length > time:  # what is read is rounded up, so that a row's bits don't depend on the longest of its batch
+        length = min(-(-length // READ_STEP) * READ_STEP, room)
+    return length
+
+
+def cached_context(starts: Tensor, rows: Tensor | None, time: int, cos: Tensor, sin: Tensor) -> Context:
+    """Return the context of a cached forward; the tables [length, dim] end where reading does."""
+    slots = Slots.of(starts, rows, time, cos.shape[0])
+    return Context(cos[slots.positions].unsqueeze(2), sin[slots.positions].unsqueeze(2), slots=slots)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, packing: Packing | None) -> Tensor:
