@@ -60,6 +60,13 @@ def test_a_recipe_is_planned_here_or_elsewhere_and_the_last_line_says_what_is_ne
     assert text.splitlines()[-1].startswith("next: change what does not fit")
 
 
+def test_a_stage_of_many_inputs_keeps_the_table_narrow():
+    _, text = answer(Asked("recipes/nano/r1.toml"))
+    rows = {line.split()[0]: line for line in text.splitlines()}
+    assert "zero, cold +7 " in rows["table"]
+    assert "lessons, final " in rows["logits"]
+
+
 def test_other_tiers_stand_beside_it_as_many_of_each():
     data, text = answer(Asked(REAL, on="2xH100", against="H20,4x4090"))
     assert [tier["machine"] for tier in data["against"]] == ["2xH100-SXM", "2xH20", "4xRTX-4090"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,13 +191,24 @@ def test_data_that_is_here_is_weighed_and_data_that_is_not_is_said_to_be_unknown
 
 
 def test_data_of_an_earlier_stage_is_what_it_keeps(recipe):
-    sample = '[stage.cold]\nkind = "sample"\nproblems = 640\nkeep = 2\n[[stage.cold.tasks]]\nname = "countdown"\n'
-    cold, tuned, _ = plan(recipe(sample + SFT.format(data='"cold"'))).stages
+    sample = '[stage.cold]\nkind = "sample"\nproblems = 640\nkeep = 2\n{}[[stage.cold.tasks]]\nname = "countdown"\n'
+    cold, tuned, _ = plan(recipe(sample.format("") + SFT.format(data='"cold"'))).stages
+    unlike = 1700 * (1 - math.exp(-640 / 1700))
     assert tuned.inputs == ["cold"]
-    assert cold.steps == [10, 10, 10]
+    assert cold.steps == [math.ceil(unlike / 64)] * 3
     assert tuned.tokens == pytest.approx(
-        [3 * 640 * 2 * s.kept[1] * (25 + s.stretch * 104.2) for s in loads.SCENARIOS], rel=1e-3
+        [3 * unlike * 2**0.5 * s.kept[1] * (25 + 0.83 * s.stretch * 104.2) for s in loads.SCENARIOS], rel=1e-3
     )
+    other = sample.format('from = "hub:Qwen/Qwen2.5-0.5B"\n')
+    assert plan(recipe(other + SFT.format(data='"cold"'))).stages[1].tokens == pytest.approx(
+        [3 * 640 * 2 * s.kept[0] * (25 + s.share * 256) for s in loads.SCENARIOS]
+    )
+
+
+@pytest.mark.parametrize(("stage", "counted"), [("cold-data", 1110), ("collected", 1418), ("lessons", 3051)])
+def test_unlike_problems_are_as_many_as_were_counted(stage, counted):
+    """Counted in the road's rollouts, seed 0 (docs/cost.md)."""
+    assert loads.unlike(load_recipe(NANO / "r1.toml").stage[stage]) == pytest.approx(counted, rel=0.03)
 
 
 def test_parameters_and_weights_are_those_of_the_model_that_will_be_built(recipe):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 
 from aftershock.plan.lengths import Lineage
 from aftershock.recipe import (
@@ -20,6 +21,9 @@ from aftershock.sources import SHIPPED
 PROMPT_TOKENS, SHORT_PROMPT = 60, 25  # of word problems in a prompt's form; of our tasks' under a shipped tokenizer
 MAX_ROWS = 256  # decoded together where a stage has no such key
 BYTES_PER_TOKEN, SHORT_BYTES = 4.0, 3.5  # of text under a vocabulary of real size, and of world.jsonl's under ours
+# Counted in those stages: unlike train problems of a family (difficulty 2, two languages) by how many draws repeat one;
+# how much shorter the right answers that are kept are than all; of k that may be kept about the root of k are unlike.
+POOL, RIGHT, UNLIKE = 1700, 0.83, 0.5
 CHUNK = 64  # problems that a sampling stage takes together: pipeline/sampling.py's
 
 
@@ -39,11 +43,10 @@ class Scenario:
 
 
 # Shares by the measured nano runs, where lengths were 6% of max_tokens at the beginning and 19% at the end. `signal`:
-# 0.60 to 0.75 in four stages. `kept` of shipped models: 0.78 of the drawn tokens after the
-# road's cold-data, since right answers are shorter, some are not clean, and some problems are drawn twice.
+# 0.60 to 0.75 in four stages. `kept` of shipped models: 0.96 of the problems in the road's three sampling stages.
 SCENARIOS = (
-    Scenario(0.05, 0.85, 0.0, 0.5, (0.1, 0.5), 1.25),
-    Scenario(0.15, 1.0, 0.5, 0.68, (0.6, 0.78), 1.0),
+    Scenario(0.05, 0.85, 0.0, 0.5, (0.1, 0.8), 1.25),
+    Scenario(0.15, 1.0, 0.5, 0.68, (0.6, 0.96), 1.0),
     Scenario(0.6, 1.2, 1.0, 1.0, (1.0, 1.0), 0.8),
 )
 
@@ -105,8 +108,9 @@ def load(stage: Stage, recipe: Recipe, known: Known, scenario: Scenario, model: 
         return Load(1, 0, measured * written, prompt, written, exams, exams)
     if isinstance(stage, SampleStage):
         drawn = _stretched(line.tokens(stage.tasks, True) if line else None, stage.max_tokens, scenario)
-        sampled = stage.problems * stage.samples_per_problem * drawn
-        return Load(stage.problems / CHUNK, 0, sampled, prompt, drawn, stage.problems / CHUNK)
+        problems = unlike(stage) if line else stage.problems
+        batches = problems / CHUNK
+        return Load(batches, 0, problems * stage.samples_per_problem * drawn, prompt, drawn, batches)
     if isinstance(stage, PretrainStage):
         return Load(stage.steps, stage.steps * stage.tokens_per_step, measured * written, prompt, written, exams, exams)
     if isinstance(stage, SFTStage):
@@ -116,6 +120,12 @@ def load(stage: Stage, recipe: Recipe, known: Known, scenario: Scenario, model: 
         steps = stage.epochs * tokens / stage.tokens_per_step
         return Load(steps, stage.epochs * tokens, measured * written, prompt, written, exams, exams)
     return _looped(stage, line, scenario, Load(0, 0, measured * written, prompt, written, exams + quick, exams))
+
+
+def unlike(stage: SampleStage) -> float:
+    """Return how many of the drawn problems of our own families are unlike: the others are sampled once."""
+    pool = POOL * len(stage.tasks)
+    return pool * (1 - exp(-stage.problems / pool))
 
 
 def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scenario, exams: Load) -> Load:
@@ -197,9 +207,9 @@ def _data_tokens(
         if isinstance(maker, SampleStage):
             line = known.get(maker.source)
             told = line.taught.tokens(maker.tasks, True) if line else None
-            written = _stretched(told, maker.max_tokens, scenario)
-            kept = scenario.kept[line is not None]
-            total += maker.problems * min(maker.keep, maker.samples_per_problem) * kept * (prompt + written)
+            written = _stretched(told, maker.max_tokens, scenario) * (RIGHT if line else 1)
+            kept, most = scenario.kept[line is not None], min(maker.keep, maker.samples_per_problem)
+            total += (unlike(maker) * most**UNLIKE if line else maker.problems * most) * kept * (prompt + written)
         elif path.is_file():
             total += path.stat().st_size / (SHORT_BYTES if prompt == SHORT_PROMPT else BYTES_PER_TOKEN)
         else:

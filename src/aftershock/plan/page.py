@@ -52,7 +52,8 @@ def _laid_out(plan: "Plan") -> "list[StagePlan]":
 def _row(stage: "StagePlan") -> list[str]:
     parameters = "?" if stage.parameters is None else shorter(stage.parameters)
     held = "?" if stage.memory_gb is None else f"{stage.memory_gb:.1f} GB" + ("!" if stage.misfit else "")
-    inputs = ", ".join(stage.inputs) or "-"
+    more = f" +{len(stage.inputs) - 2}" if len(stage.inputs) > 2 else ""
+    inputs = ", ".join(stage.inputs[:2]) + more or "-"
     return [
         stage.name,
         stage.kind,
