@@ -115,7 +115,10 @@ def expected(choice: Choice, stages: tuple[str, ...], scale: float, steps: int) 
     point = lengths.after(choice.source, steps)
     if point is None:
         return "not known: so many steps were not measured"
-    told = f"pass@1 of {_shown(point)} after zero (three seeds, lowest to highest; four families; benchmarks/results)"
+    problems = "held-out" if steps == choice.steps else "train"
+    told = (
+        f"pass@1 of {_shown(point)} after zero (three seeds, lowest to highest; {problems} problems of four families)"
+    )
     if len(stages) == 1:
         return told
     last = lengths.curve(choice.source, stages[-1])[-1]
