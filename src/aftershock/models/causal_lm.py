@@ -11,6 +11,7 @@ from aftershock.errors import CheckpointError
 from aftershock.models.attention import GroupedAttention, LatentAttention
 from aftershock.models.base import KVCache, LanguageModel, Segments
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
+from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.recorded import Layers, Recorder
@@ -180,19 +181,19 @@ class CausalLM(LanguageModel):
         length = read_length(starts, time, cache.room)
         cos, sin = (table[:length] for table in self.rotary.upto(length, tokens.device))
         layers = tuple(cache.layers)
-        if time == 1 and rows is None and length > 1 and self._records():
+        if time == 1 and rows is None and length > 1 and self._records(length):
             hidden = self._recorder.take(self.model, tokens, starts, cos, sin, layers)
             if hidden is not None:
                 return hidden
         return self.model(tokens, cached_context(starts, rows, time, cos, sin), layers)
 
-    def _records(self) -> bool:
+    def _records(self, length: int) -> bool:
         """Whether a decoding step may be replayed: not where what runs depends on values, as the choice of experts."""
         return (
             torch.is_inference_mode_enabled()
             and isinstance(self.config, DenseConfig)
             and self.device.type == "cpu"
-            and not self.exact
+            and not (self.exact and length > SPAN)  # a recording has a fixed number of products
             and not torch.is_autocast_enabled("cpu")
         )
 

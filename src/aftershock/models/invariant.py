@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 ROWS = 8  # a product's rows are a multiple of it; below 4 a thread, MKL takes another kernel
 FEW = (4, 8, 16)  # rows, terms of the sum, columns: with fewer, products of many take other kernels
 KEYS = 16  # keys are padded to a multiple of it: softmax sums 16 lanes, and products of fewer than 12 columns differ
-SPAN = 128  # keys summed in one product: MKL cuts sums of more than about 200 by their length
+SPAN = 192  # keys summed in one product: MKL cuts longer sums in parts, whose size depends on the length
 PLACES = 256  # query positions whose scores are held at once; the backward computes them again
 _TILE = (32, 16, 128)  # batch, rows and columns of one product of many, where tiled
 _TILE_ROWS = 256  # rows of one linear product, where tiled: fewer cost a GPU as much, their weights' reading
@@ -35,18 +35,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out = torch.cat([F.linear(part, weight, bias) for part in parts])
     else:
         out = F.linear(_padded(rows, 0, ROWS), weight, bias)
-    return out[: len(rows)].unflatten(0, x.shape[:-1])
+    return _cut(out, 0, len(rows)).unflatten(0, x.shape[:-1])
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return torch.bmm(a, b) for a [n, rows, k] and b [n, k, columns]; k is always the same or at most SPAN."""
+def product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """Return a b + plus for a [n, rows, k], b [n, k, columns] and plus [n or 1, rows or 1, columns].
+
+    k is always the same, or at most SPAN.
+    """
     n, rows, columns = len(a), a.shape[1], b.shape[2]
     if not tiled(a):
         a, b = _at_least(_at_least(a, 1, FEW[0]), 2, FEW[1]), _at_least(_at_least(b, 1, FEW[1]), 2, FEW[2])
-        return torch.bmm(a, b)[:, :rows, :columns]
+        out = torch.bmm(a, b) if plus is None else torch.baddbmm(plus, a, b)
+        return _cut(_cut(out, 1, rows), 2, columns)
     a, b = _padded(_padded(a, 0, _TILE[0]), 1, _TILE[1]), _padded(_padded(b, 0, _TILE[0]), 2, _TILE[2])
     pairs = zip(a.split(_TILE[0]), b.split(_TILE[0]))
-    return torch.cat([_tiles(left, right) for left, right in pairs])[:n, :rows, :columns]
+    out = torch.cat([_tiles(left, right) for left, right in pairs])[:n, :rows, :columns]
+    return out if plus is None else out + plus
 
 
 def _tiles(a: Tensor, b: Tensor) -> Tensor:
@@ -65,6 +70,11 @@ def _padded(x: Tensor, axis: int, multiple: int) -> Tensor:
     return F.pad(x, (0, 0) * (x.ndim - 1 - axis) + (0, short)) if short else x
 
 
+def _cut(x: Tensor, axis: int, size: int) -> Tensor:
+    """Return the first `size` of x; x itself where that is all, as a recorded step wants it."""
+    return x if x.shape[axis] == size else x.narrow(axis, 0, size)
+
+
 class _Sigmoid(torch.autograd.Function):
     """1 / (1 + exp(-x)) from functions that vectors and single values share to the bit, as torch.sigmoid isn't."""
 
@@ -79,13 +89,17 @@ class _Sigmoid(torch.autograd.Function):
         return torch.ops.aten.sigmoid_backward(grads[0], *ctx.saved_tensors)
 
 
+def _silu(x: Tensor) -> Tensor:
+    return x.neg().exp_().add_(1).reciprocal_().mul_(x)
+
+
 class _Silu(torch.autograd.Function):
     """x sigmoid(x), keeping x alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return x.neg().exp_().add_(1).reciprocal_().mul_(x)
+        return _silu(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -93,7 +107,11 @@ class _Silu(torch.autograd.Function):
 
 
 sigmoid: Callable[[Tensor], Tensor] = _Sigmoid.apply
-silu: Callable[[Tensor], Tensor] = _Silu.apply
+
+
+def silu(x: Tensor) -> Tensor:
+    """Return x sigmoid(x)."""
+    return _Silu.apply(x) if torch.is_grad_enabled() else _silu(x)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor) -> Tensor:
@@ -106,11 +124,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor) -> Te
         q = F.pad(q, (0, 0, 0, FEW[0] - shared))  # once here, and not in each product
     n, heads, time = q.shape[:3]
     keys, values = (_padded(x.flatten(0, 1), 1, KEYS) for x in (k, v))
-    scores = product((q * scale).flatten(2, 3).flatten(0, 1), keys.transpose(1, 2))
     if short := keys.shape[1] - bias.shape[-1]:
         bias = F.pad(bias, (0, short), value=float("-inf"))
-    scores = scores.view(n, heads, time, -1, keys.shape[1]) + bias[:, None, :, None]
-    weights = scores.softmax(-1).flatten(2, 3).flatten(0, 1)
+    bias = bias if time == 1 else bias.repeat_interleave(q.shape[3], 1)
+    bias = bias if len(bias) == 1 else bias.repeat_interleave(heads, 0)
+    weights = product((q * scale).flatten(2, 3).flatten(0, 1), keys.transpose(1, 2), bias).softmax(-1)
     parts = zip(weights.split(SPAN, 2), values.split(SPAN, 1))
     out = product(*next(parts))
     for part in parts:
