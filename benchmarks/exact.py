@@ -200,7 +200,7 @@ def without(cure: str) -> Iterator[None]:
         "one attention for all forms": (exact._GroupedAttention, "attend", GroupedAttention.attend),
         "latents absorbed in all forms": (exact._LatentAttention, "attend", LatentAttention.attend),
         "queries in fours": (invariant, "FEW", (1, 1, 1)),
-        "sums over 128 keys": (invariant, "SPAN", 1 << 30),
+        "sums over 192 keys": (invariant, "SPAN", 1 << 30),
     }
     with mock.patch.object(*removed[cure]):
         yield
@@ -213,7 +213,7 @@ CAUSES = {
     "one attention for all forms": ("qwen2",),
     "latents absorbed in all forms": MIXTURE,
     "queries in fours": DENSE,
-    "sums over 128 keys": DENSE,
+    "sums over 192 keys": DENSE,
 }
 
 

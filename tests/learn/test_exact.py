@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aftershock.errors import RecipeError, TrainingError
 from aftershock.generate import Engine, SamplingParams
 from aftershock.learn import Learner, Sample, pack, token_logprobs
-from aftershock.models import build, invariant, make_exact
+from aftershock.models import Segments, build, invariant, make_exact
 from aftershock.recipe import LossTable, OptimTable, load_recipe
 
 torch.set_num_threads(1)
@@ -214,3 +214,20 @@ def test_half_precision_is_refused(tmp_path):
     assert load_recipe(path, []).stage["a"].exact
     with pytest.raises(RecipeError, match=r"exact.*float32"):
         load_recipe(path, ["stage.a.optim.precision=bfloat16"])
+
+
+def test_the_same_experts_are_chosen_with_the_same_weights():
+    model, (tokens, other) = (
+        exact("deepseek_v3"),
+        torch.randint(2, 131, (2, 30), generator=torch.Generator().manual_seed(0)),
+    )
+    gate, seen = model.model.layers[1].mlp.gate, []
+    gate.register_forward_hook(lambda *told: seen.append([part[:30] for part in told[2]]))
+    cache, rows = model.new_cache(8, 48), torch.stack([tokens, *[other] * 7])
+    with torch.inference_mode():
+        for place in range(30):
+            model.hidden(rows[:, place, None], cache=cache, starts=torch.full((8,), place))
+    stepwise, seen[:] = [torch.cat([one[part][:1] for one in seen]) for part in (0, 1)], []
+    model.hidden(torch.cat([tokens, other])[None], segments=Segments(torch.tensor([0, 30, 60]), 30))
+    for one, two in zip(zip(*stepwise), zip(*seen[0])):
+        assert dict(zip(*(part.tolist() for part in one))) == dict(zip(*(part.tolist() for part in two)))
