@@ -38,7 +38,7 @@ THEIRS = ("dynamic", "static", "compiled")
 CASES = [("small-qwen", "float32", rows, 64, 7) for rows in (1, 8, 64)]
 CASES += [("0.5b", precision, rows, 32, 3) for precision in ("float32", "bfloat16") for rows in (1, 8, 64)]
 SMALL = [("small-qwen", "float32", 8, 64, 7), ("small-qwen", "float32", 64, 64, 7)]
-TO_COME = {"llama.cpp": "llama-cpp-python comes as source only and was not built; the row wants the same weights as GGUF"}
+TO_COME = {"llama.cpp": "llama-cpp-python comes as source only and was not built; it wants the same weights as GGUF"}
 
 
 def prompts(rows: int) -> list[list[int]]:

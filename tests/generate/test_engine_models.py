@@ -1,6 +1,7 @@
 """The engine over real architectures: the same completions in any batch, and log-probabilities training agrees with."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,6 +63,16 @@ def test_a_completion_does_not_depend_on_who_shares_its_batch(model):
             assert [c.tokens for c in group] == [c.tokens for c in wanted[i]]
             for ours, theirs in zip(group, wanted[i]):
                 assert ours.logprobs == theirs.logprobs
+
+
+def test_nor_where_layers_are_large_enough_for_the_other_product(model, monkeypatch):
+    monkeypatch.setattr("aftershock.models.layers._LARGE", 4096)
+    used, onednn = [], torch.ops.mkldnn._linear_pointwise
+    counting = SimpleNamespace(_linear_pointwise=lambda *given: used.append(1) or onednn(*given))
+    monkeypatch.setattr("torch.ops.mkldnn", counting, raising=False)
+    test_a_completion_does_not_depend_on_who_shares_its_batch(model)
+    test_the_training_forward_gives_the_same_logprobs(model)
+    assert used
 
 
 @torch.no_grad()

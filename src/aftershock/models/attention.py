@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from aftershock.models.config import DeepseekConfig, DenseConfig
-from aftershock.models.layers import Context, RMSNorm, cached_attention, causal_attention
+from aftershock.models.layers import Context, Linear, RMSNorm, cached_attention, causal_attention
 from aftershock.models.rope import mscale, rotate
 
 Store = tuple[Tensor, ...] | None  # a layer's part of a cache
@@ -18,10 +18,10 @@ class GroupedAttention(nn.Module):
         super().__init__()
         dim, heads, kv_heads = config.rope_dim, config.num_attention_heads, config.kv_heads
         self.dim, self.scale = dim, dim**-0.5
-        self.q_proj = nn.Linear(config.hidden_size, heads * dim, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_heads * dim, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_heads * dim, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(heads * dim, config.hidden_size, bias=config.out_bias)
+        self.q_proj = Linear(config.hidden_size, heads * dim, bias=config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, kv_heads * dim, bias=config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, kv_heads * dim, bias=config.qkv_bias)
+        self.o_proj = Linear(heads * dim, config.hidden_size, bias=config.out_bias)
         self.q_norm = RMSNorm(dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
@@ -64,17 +64,15 @@ class LatentAttention(nn.Module):
         self.config = config
         self.scale = config.qk_head_dim**-0.5 * _yarn_temperature(config)
         if config.q_lora_rank is None:
-            self.q_proj = nn.Linear(hidden, heads * config.qk_head_dim, bias=False)
+            self.q_proj = Linear(hidden, heads * config.qk_head_dim, bias=False)
         else:
-            self.q_a_proj = nn.Linear(hidden, config.q_lora_rank, bias=bias)
+            self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=bias)
             self.q_a_layernorm = RMSNorm(config.q_lora_rank, _LATENT_EPS)
-            self.q_b_proj = nn.Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=bias)
+            self.q_b_proj = Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
+        self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=bias)
         self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, _LATENT_EPS)
-        self.kv_b_proj = nn.Linear(
-            config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False
-        )
-        self.o_proj = nn.Linear(heads * config.v_head_dim, hidden, bias=bias)
+        self.kv_b_proj = Linear(config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False)
+        self.o_proj = Linear(heads * config.v_head_dim, hidden, bias=bias)
 
     @staticmethod
     def cache_shapes(config: DeepseekConfig) -> list[tuple[int, ...]]:

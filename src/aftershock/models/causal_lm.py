@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aftershock.address import key
@@ -12,7 +11,7 @@ from aftershock.models.attention import GroupedAttention, LatentAttention
 from aftershock.models.base import KVCache, LanguageModel, Segments
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
 from aftershock.models.invariant import SPAN
-from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, read_length
+from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
@@ -211,7 +210,7 @@ class CausalLM(LanguageModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return F.linear(hidden, weight)
+        return product(hidden, weight)
 
     def mtp_hidden(self, hidden: Tensor, tokens: Tensor, segments: Segments | None = None, depth: int = 1) -> Tensor:
         """Return MTP module `depth`'s hidden state [batch, time, hidden]: position t predicts token t + 1 + depth.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from aftershock.models import invariant
 from aftershock.models.attention import GroupedAttention, LatentAttention, Store
 from aftershock.models.causal_lm import CausalLM
-from aftershock.models.layers import Context, GatedMLP
+from aftershock.models.layers import Context, GatedMLP, Linear
 from aftershock.models.moe import Experts, Gate
 
 
@@ -76,6 +76,7 @@ class _CausalLM(CausalLM):
 
 
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    Linear: _Linear,
     nn.Linear: _Linear,
     GatedMLP: _GatedMLP,
     Gate: _Gate,
