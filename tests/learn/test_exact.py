@@ -180,6 +180,13 @@ def test_a_query_sees_the_same_alone_as_among_others(length, more, shared, dim, 
     torch.testing.assert_close(whole[:, :, length - 1], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_has_sampled_before_becomes_exact_too():
+    model = build(CONFIGS["llama"], seed=0)
+    rollouts(model, 2, max_tokens=30)  # long enough that a step is recorded
+    make_exact(model)
+    assert gaps(model, rollouts(model, 64), 400).max() == 0
+
+
 def test_one_bit_ends_the_step_and_leaves_the_weights():
     model = exact("qwen2")
     samples = rollouts(model, 64)

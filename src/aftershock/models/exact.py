@@ -8,12 +8,14 @@ from aftershock.models.attention import GroupedAttention, LatentAttention, Store
 from aftershock.models.causal_lm import CausalLM
 from aftershock.models.layers import Context, GatedMLP, Linear
 from aftershock.models.moe import Experts, Gate
+from aftershock.models.recorded import Recorder
 
 
 def make_exact(model: CausalLM) -> None:
     """Let a float32 model's parts compute in their exact forms from now on, with the weights they have."""
     for module in model.modules():
         module.__class__ = _FORMS.get(type(module), type(module))
+    model._recorder = Recorder()  # a step recorded before would be replayed as it was
 
 
 class _Linear(nn.Linear):
