@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_sharing import DENSE, LATENT, groups
@@ -65,3 +67,13 @@ def test_auto_computes_again_where_a_batch_would_not_fit(monkeypatch):
         monkeypatch.setattr(recompute, "memory_bytes", lambda there=bytes_there: there)
         assert recompute.is_tight(model, batch, OptimTable()) is tight
         assert not recompute.is_tight(model, batch, OptimTable(recompute="never"))
+
+
+def test_what_a_user_says_of_glibc_stands(monkeypatch):
+    told = []
+    monkeypatch.setattr(recompute.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *given: told.append(given)))
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    recompute._own_pages(7)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    recompute._own_pages(8)
+    assert told == [(-3, 7)]

@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -45,9 +46,10 @@ def _own_pages(size: int) -> None:
     """Let glibc give every block of `size` bytes or more pages of its own, which go back when it is freed.
 
     What lies between the layers' kept inputs is otherwise kept with them: at the 0.5B width 18 KiB a token and layer,
-    11 so (docs/log.md), where 4 are alive.
+    11 so (docs/log.md), where 4 are alive. What a user's environment says of it stands.
     """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         mallopt(-3, size)  # M_MMAP_THRESHOLD
 
 
