@@ -112,3 +112,8 @@ def test_every_row_of_the_curves_names_a_kept_result():
     assert lengths._rows()
     for row in lengths._rows():
         assert Path(row["source"].partition(":")[0]).is_file()
+
+
+def test_a_recipe_for_a_folder_that_is_not_there_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(RecipeError, match="there is no folder"):
+        dial.dial("20 minutes", None, tmp_path / "none" / "mine.toml")

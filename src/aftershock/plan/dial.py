@@ -71,11 +71,13 @@ def dial(budget: str, on: str | None, out: Path) -> Dialled:
     """Write to `out` the most of R1's road that `budget` ("$30", "20 minutes") likely buys on `on`.
 
     The largest model goes first that gets half of its steps, then as many stages, then steps. RecipeError where
-    nothing fits, for a budget of another form, and where `out` is there already.
+    nothing fits, for a budget of another form, and where `out` is there already or its folder isn't.
     """
     usd, seconds = amount(budget)
     if out.exists():
         raise RecipeError(f"{out} is there already: name another file with --out")
+    if not out.parent.is_dir():
+        raise RecipeError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out")
     for choice, level, scale in _options(usd, seconds, on):
         tables = road(choice, LEVELS[level], scale)
         found = plan(Recipe.model_validate(tables), on)
