@@ -16,9 +16,9 @@
 #else
 #define WIDTH 4
 #endif
-#define PANEL 16              /* outputs that lie together in a packed matrix */
-#define VECS (PANEL / WIDTH)  /* vectors in a panel's line */
-#define TILE 6                /* rows of one tile: with AVX2, 12 sums, 2 weights and 1 input fill the 16 registers */
+#define VECS 2               /* vectors in a panel's line, and */
+#define TILE 6               /* rows of one tile: 12 sums, 2 weights and 1 input fill 16 registers */
+#define PANEL (VECS * WIDTH) /* outputs that lie together in a packed matrix */
 
 typedef float vec __attribute__((vector_size(4 * WIDTH)));
 typedef int veci __attribute__((vector_size(4 * WIDTH)));
@@ -34,7 +34,7 @@ INLINE vec load(const float *x) {
 
 INLINE void store(float *x, vec v) { memcpy(x, &v, sizeof v); }
 
-INLINE vec same(float x) { return (vec){0} + x; }
+INLINE vec same(float x) { return x - (vec){0}; } /* less 0, which the compiler drops: -0 + 0 would be 0 */
 
 /* The first n of x, and `fill` behind them. */
 INLINE vec load_part(const float *x, long n, float fill) {
@@ -91,9 +91,11 @@ INLINE void tile(const Packed *w, long panel, const float *x, const long rows, l
         EACH(int r = 0; r < rows; r++) sum[r][v] = start;
     }
     for (long k = 0; k < w->ins; k++, data += PANEL) {
-        EACH(int v = 0; v < VECS; v++) {
-            vec weight = load(data + v * WIDTH);
-            EACH(int r = 0; r < rows; r++) sum[r][v] += same(x[r * x_stride + k]) * weight;
+        vec weight[VECS];
+        EACH(int v = 0; v < VECS; v++) weight[v] = load(data + v * WIDTH);
+        EACH(int r = 0; r < rows; r++) {
+            vec in = same(x[r * x_stride + k]);
+            EACH(int v = 0; v < VECS; v++) sum[r][v] += in * weight[v];
         }
     }
     EACH(int r = 0; r < rows; r++) {
