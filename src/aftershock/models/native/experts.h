@@ -1,0 +1,118 @@
+/* A mixture of experts for the rows of one decoding step: as moe.py, expert by expert, so that each is one product.
+ *
+ * A row adds its experts up in the order of their numbers, whoever shares them.
+ */
+#ifndef AFTERSHOCK_EXPERTS_H
+#define AFTERSHOCK_EXPERTS_H
+
+#include "gemm.h"
+
+#define EXPERT_ROWS 48 /* rows of one expert at once: what lies between its products stays in a core's own cache */
+
+typedef struct {
+    long experts, chosen;     /* how many there are, and how many a row takes */
+    long groups, kept;        /* groups they lie in, and how many of those a row may choose from */
+    long normed;              /* whether a row's weights are made to sum to 1 */
+    long inner, shared_inner; /* widths; `shared_inner` 0 without shared experts */
+    float scaling;
+    const Packed *gate;      /* [experts][hidden] */
+    const float *correction; /* [experts], for the choice alone */
+    const Packed *up;        /* one an expert, [2 x inner][hidden]: gate, then up */
+    const Packed *down;      /* one an expert, [hidden][inner] */
+    const Packed *shared_up, *shared_down; /* the shared experts as one, [2 x shared_inner][hidden] and back */
+} Mixture;
+
+/* How many floats `mixture` works in. */
+static inline long mixture_scratch(const Mixture *m, long rows) {
+    const long widest = m->inner > m->shared_inner ? m->inner : m->shared_inner;
+    return (rows + 2) * m->experts + m->groups + EXPERT_ROWS * 2 * (m->gate->ins + widest);
+}
+
+/* Which of x [n] is largest: a NaN, as for torch, and of equal ones the first. */
+static inline long largest(const float *x, long n) {
+    long best = 0;
+    for (long i = 1; i < n; i++)
+        if (x[i] > x[best] || (x[i] != x[i] && x[best] == x[best])) best = i;
+    return best;
+}
+
+/* Leave (not -inf) only the experts of the `kept` groups whose two largest values sum to most [V3 2.1.2]. */
+static inline void keep_groups(const Mixture *m, float *biased, float *sums) {
+    const long size = m->experts / m->groups;
+    for (long g = 0; g < m->groups; g++) {
+        float *own = biased + g * size, *best = own + largest(own, size), first = *best;
+        *best = -INFINITY;
+        sums[g] = first + own[largest(own, size)];
+        *best = first;
+    }
+    for (long taken = 0; taken < m->kept; taken++) sums[largest(sums, m->groups)] = -INFINITY;
+    for (long e = 0; e < m->experts; e++)
+        if (sums[e / size] != -INFINITY) biased[e] = -INFINITY;
+}
+
+/* One row: turn its gate's products [experts] into the weights of the experts it takes, and -1 for the others. */
+static inline void choose_experts(const Mixture *m, float *weights, float *scratch) {
+    float *scores = scratch, *biased = scores + m->experts, all = 0;
+    for (long e = 0; e < m->experts; e++) {
+        scores[e] = 1.0f / (1.0f + exp_one(-weights[e]));
+        biased[e] = scores[e] + m->correction[e];
+        weights[e] = -1;
+    }
+    if (m->kept < m->groups) keep_groups(m, biased, biased + m->experts);
+    for (long taken = 0; taken < m->chosen; taken++) {
+        const long e = largest(biased, m->experts);
+        biased[e] = -INFINITY;
+        weights[e] = scores[e];
+        all += scores[e];
+    }
+    for (long e = 0; e < m->experts; e++)
+        if (weights[e] != -1) weights[e] = weights[e] / (m->normed ? all + 1e-20f : 1.0f) * m->scaling;
+}
+
+/* to [rows][hidden]: down(silu(gate(x)) * up(x)) for x [rows][hidden]; `wide` [rows][2 x inner] is worked in. */
+static inline void expert(const Packed *up, const Packed *down, const float *x, long rows, float *wide, float *to) {
+    const long inner = down->ins;
+    product(up, x, rows, up->ins, wide, 2 * inner);
+    for (long r = 0; r < rows; r++) gated(wide + r * 2 * inner, wide + r * 2 * inner + inner, inner);
+    product(down, wide, rows, 2 * inner, to, down->outs);
+}
+
+/* y += expert `e` of x [rows][hidden] for the rows that took it, by their weights [rows][experts]. */
+static inline void add_expert(const Mixture *m, long e, const float *x, const float *weights, long rows, float *y,
+                              float *scratch) {
+    const long hidden = m->gate->ins;
+    float *in = scratch, *out = in + EXPERT_ROWS * hidden, *wide = out + EXPERT_ROWS * hidden;
+    long taker[EXPERT_ROWS], held = 0;
+    for (long r = 0; r < rows; r++) {
+        if (weights[r * m->experts + e] != -1) {
+            memcpy(in + held * hidden, x + r * hidden, hidden * sizeof *x);
+            taker[held++] = r;
+        }
+        if (held == EXPERT_ROWS || (held && r == rows - 1)) {
+            expert(m->up + e, m->down + e, in, held, wide, out);
+            for (long i = 0; i < held; i++) {
+                const float weight = weights[taker[i] * m->experts + e];
+                for (long o = 0; o < hidden; o++) y[taker[i] * hidden + o] += weight * out[i * hidden + o];
+            }
+            held = 0;
+        }
+    }
+}
+
+/* y [rows][hidden]: the weighted sum of each row's experts for x [rows][hidden], and then the shared ones. */
+static inline void mixture(const Mixture *m, const float *x, long rows, float *y, float *scratch) {
+    const long hidden = m->gate->ins;
+    float *weights = scratch, *work = weights + rows * m->experts;
+    product(m->gate, x, rows, hidden, weights, m->experts);
+    for (long r = 0; r < rows; r++) choose_experts(m, weights + r * m->experts, work);
+    memset(y, 0, rows * hidden * sizeof *y);
+    for (long e = 0; e < m->experts; e++) add_expert(m, e, x, weights, rows, y, work);
+    for (long r = 0; m->shared_inner && r < rows; r += EXPERT_ROWS) {
+        const long some = rows - r < EXPERT_ROWS ? rows - r : EXPERT_ROWS;
+        float *out = work, *wide = out + EXPERT_ROWS * hidden;
+        expert(m->shared_up, m->shared_down, x + r * hidden, some, wide, out);
+        add_to(y + r * hidden, out, some * hidden);
+    }
+}
+
+#endif
