@@ -60,6 +60,7 @@ class OptimTable(_Table):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
+    moments: Literal["float32", "8bit"] = "float32"  # as they are kept between steps
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward and backward; weights stay float32
     micro_tokens: int = Field(16384, ge=64)  # tokens in one forward and backward
     recompute: Literal["auto", "always", "never"] = "auto"  # layers twice; auto: where a batch won't fit

@@ -14,8 +14,9 @@ from aftershock.cost.parameters import Config
 
 FULL, HALF = 4, 2  # bytes of float32 and of bfloat16
 ADAM = 8.0  # two moments in float32
-# Two moments of a byte each, and a float32 scale for every block of 256 of each [bitsandbytes; arXiv 2110.02861].
+# Two moments of a byte each, and a float32 scale for every block of 256 of each (`learn/adam8.py`; arXiv 2110.02861).
 ADAM_8BIT = 2 * (1 + 4 / 256)
+MOMENTS = {"float32": ADAM, "8bit": ADAM_8BIT}  # by `optim.moments`
 # What the learner's packing, attention and head do, and the engine's layout; the tests hold these against both.
 BLOCKS, SHORT = 4, 384  # padded blocks of a batch; up to so many tokens, a CPU computes attention's square plainly
 CHUNK = 1 << 26  # bytes of logits at once

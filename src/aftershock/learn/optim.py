@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from aftershock.errors import CheckpointError
+from aftershock.learn.adam8 import AdamW8bit, new_state
 from aftershock.recipe import OptimTable
-
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def learning_rate(optim: OptimTable, step: int, total_steps: int) -> float:
@@ -31,43 +30,57 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def adamw(model: nn.Module, optim: OptimTable) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter, arXiv 1711.05101) over the model; weight decay on matrices only."""
+def adamw(model: nn.Module, optim: OptimTable) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter, arXiv 1711.05101) over the model; weight decay on matrices only.
+
+    With `moments = "8bit"`, the moments of large matrices are bytes (see `AdamW8bit`).
+    """
     parameters = list(trainable(model).values())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if optim.moments == "8bit":
+        return AdamW8bit(groups, optim.lr, optim.betas)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Return the moments and step counts as `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`, sharing their memory.
 
-    A parameter that has had no gradient yet has none of them.
+    Moments of a byte have their scales beside them, `NAME.exp_avg_scale`. A parameter that has had no gradient yet has
+    none of them.
     """
     state = optimiser.state
-    return {f"{name}.{key}": state[p][key] for name, p in trainable(model).items() if p in state for key in _MOMENTS}
+    named = [(name, p) for name, p in trainable(model).items() if p in state]
+    return {f"{name}.{key}": tensor for name, p in named for key, tensor in state[p].items()}
 
 
 def load_optimiser_state(optimiser: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Restore exactly what `optimiser_state` gave; raises CheckpointError before anything is changed."""
-    parameters = trainable(model)
-    named = {name for name in parameters if f"{name}.step" in tensors}
-    wanted = {f"{name}.{key}": parameters[name] for name in named for key in _MOMENTS}
+    named = {name: p for name, p in trainable(model).items() if f"{name}.step" in tensors}
+    like = {name: _state_like(optimiser, p) for name, p in named.items()}
+    wanted = {f"{name}.{key}": tensor for name in named for key, tensor in like[name].items()}
     if wrong := set(wanted) ^ set(tensors):
         raise CheckpointError(
             f"optimiser state: {len(wrong)} tensors missing or unexpected, first {min(wrong)!r}; "
             "the checkpoint belongs to another model: resume with the recipe that wrote it"
         )
-    for key, parameter in wanted.items():
-        if not key.endswith(".step") and tensors[key].shape != parameter.shape:
+    for key, tensor in wanted.items():
+        if tensors[key].shape != tensor.shape or tensors[key].dtype != tensor.dtype:
             raise CheckpointError(
-                f"optimiser state {key!r} has shape {tuple(tensors[key].shape)}, the model wants "
-                f"{tuple(parameter.shape)}: resume with the recipe that wrote it"
+                f"optimiser state {key!r} is {tensors[key].dtype} of shape {tuple(tensors[key].shape)}, the model "
+                f"wants {tensor.dtype} {tuple(tensor.shape)}: resume with the recipe that wrote it"
             )
     optimiser.state.clear()
-    for name in parameters:
-        if name in named:
-            p = parameters[name]
-            optimiser.state[p] = {key: tensors[f"{name}.{key}"].to(p.device, copy=True) for key in _MOMENTS}
+    for name, p in named.items():
+        optimiser.state[p] = {key: tensors[f"{name}.{key}"].to(p.device, copy=True) for key in like[name]}
+
+
+def _state_like(optimiser: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
+    """Return tensors of the names, shapes and types that a parameter's state has, without memory."""
+    meta = torch.empty_like(p, device="meta")
+    if isinstance(optimiser, AdamW8bit):
+        return new_state(meta)
+    return {"exp_avg": meta, "exp_avg_sq": meta, "step": torch.empty((), device="meta")}

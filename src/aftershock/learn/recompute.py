@@ -88,7 +88,7 @@ def _foretold(model: nn.Module, config: memory.Config, batch: Batch, optim: Opti
     """Return the bytes of weights, gradients and moments as they are, and of the batch's activations."""
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
-    state = sum(p.nbytes for p in parameters) + trained * (memory.FULL + memory.ADAM)
+    state = sum(p.nbytes for p in parameters) + trained * (memory.FULL + memory.MOMENTS[optim.moments])
     shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()))
     shape = replace(shape, tokens=len(batch.tokens))  # a shared prompt is in the lengths of all its readers
     return state + memory.activations(config, shape, optim.precision == "bfloat16") + 2 * memory.CHUNK
