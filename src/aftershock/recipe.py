@@ -61,7 +61,7 @@ class OptimTable(_Table):
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     moments: Literal["float32", "8bit"] = "float32"  # as they are kept between steps
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward and backward; weights stay float32
+    precision: Literal["float32", "bfloat16", "fp8"] = "float32"  # of the forward and backward; weights stay float32
     micro_tokens: int = Field(16384, ge=64)  # tokens in one forward and backward
     recompute: Literal["auto", "always", "never"] = "auto"  # layers twice; auto: where a batch won't fit
     balance_rate: float = Field(0.001, ge=0)  # gamma of the auxiliary-loss-free expert balance [V3 2.1.2]
@@ -124,6 +124,7 @@ class PretrainStage(_Table):
     thorough: float = Field(0.0, ge=0, le=1)  # share of traces that take no short cut; the rest are the base's own mix
     foreign: float = Field(0.0, ge=0, le=1)  # share of traces written as if asked in another of the task's languages
     readable: float = Field(0.0, ge=0, le=1)  # share of traces in the readable form: a step a line, then a summary
+    mtp_weight: float = Field(0.0, ge=0)  # of the loss that trains multi-token-prediction modules; V3: 0.3, later 0.1
     optim: OptimTable = OptimTable()
     eval: EvalTable = EvalTable()
     max_tokens: int = Field(256, ge=1)  # of an evaluation's completion
@@ -182,6 +183,7 @@ class SFTStage(_Table):
     max_length: int = Field(32768, ge=8)  # tokens of prompt and completion; longer examples are left out and counted
     validation: float = Field(0.02, ge=0, lt=1)  # share of the prompts kept for the validation loss
     patience: int = Field(0, ge=0)  # validations without a better loss before the stage ends early; 0 is off
+    mtp_weight: float = Field(0.0, ge=0)  # as in a pretrain stage
     lora: LoraTable | None = None
     tasks: tuple[TaskTable, ...] = ()  # what is measured before and after; none measures nothing
     optim: OptimTable = OptimTable()

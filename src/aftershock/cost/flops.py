@@ -70,14 +70,16 @@ def even(lengths: Sequence[int]) -> float:
     return sum(length * length for length in lengths) / sum(lengths)
 
 
-def work(config: Config, length: float, trained_tokens: int = 0, sampled_tokens: int = 0) -> Work:
+def work(
+    config: Config, length: float, trained_tokens: int = 0, sampled_tokens: int = 0, *, prediction: bool = False
+) -> Work:
     """Return the work of training on and sampling so many tokens in sequences of `length` tokens on average.
 
     A token of a causal sequence sees half of it on average. Sampling counts each sampled token once; the prompt that
-    a group shares is left out. What is computed twice to save memory counts once.
+    a group shares is left out. What is computed twice to save memory counts once. `prediction`: as in `training`.
     """
     context = (length + 1) / 2
-    trained = TRAINING * forward(config, context) * trained_tokens
+    trained = training(config, context, prediction=prediction) * trained_tokens
     return Work(trained_tokens, sampled_tokens, trained + forward(config, context, latent=True) * sampled_tokens)
 
 

@@ -6,12 +6,14 @@ from aftershock.learn.distiller import Distiller
 from aftershock.learn.learner import Learner
 from aftershock.learn.logprobs import token_logprobs
 from aftershock.learn.optim import learning_rate
+from aftershock.learn.predictor import Predictor
 
 __all__ = [
     "Batch",
     "Distiller",
     "GroupAdvantages",
     "Learner",
+    "Predictor",
     "Sample",
     "Whole",
     "group_advantages",

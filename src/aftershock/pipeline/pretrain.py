@@ -5,13 +5,12 @@ import torch
 from aftershock.cost import Work
 from aftershock.errors import RecipeError
 from aftershock.generate import Engine
-from aftershock.learn import Learner
 from aftershock.models import CausalLM, build, load, save
 from aftershock.pipeline.card import write_card
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import Corpus, documents, pack_traces, texts
 from aftershock.pipeline.exam import examine, validation_loss
-from aftershock.pipeline.training import Metrics, train, work_on
+from aftershock.pipeline.training import Metrics, learner_of, train, work_on
 from aftershock.recipe import PretrainStage, RewardTable
 from aftershock.text import Tokenizer, train_tokenizer, zero_prompt
 from aftershock.verify.judge import Judge
@@ -59,13 +58,14 @@ def _tokenizer(stage: PretrainStage, context: Context, corpus: Corpus) -> Tokeni
 
 
 def _train(stage: PretrainStage, context: Context, model: CausalLM, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    learner, config = Learner(model, stage.optim, None, stage.steps), model.config.to_dict()
+    learner, config = learner_of(stage, model, stage.steps), model.config.to_dict()
     address, size = (context.seed, context.name), stage.optim.micro_tokens
     heldout = pack_traces(documents(corpus, tokenizer, HELDOUT_TOKENS, *address, "heldout", split="heldout"), size)
 
     def take(step: int) -> tuple[Metrics, Work]:
         found = documents(corpus, tokenizer, stage.tokens_per_step, *address, "train", step)
-        return learner.step(pack_traces(found, size)), work_on(config, [len(one.tokens) for one in found])
+        lengths = [len(one.tokens) for one in found]
+        return learner.step(pack_traces(found, size)), work_on(config, lengths, prediction=stage.mtp_weight > 0)
 
     def validate(_: int) -> Metrics:
         return {"validation_loss": validation_loss(model, heldout)}

@@ -9,13 +9,13 @@ import torch
 from aftershock.cost import Work
 from aftershock.errors import DataError
 from aftershock.generate import Engine
-from aftershock.learn import Batch, Learner, lora
+from aftershock.learn import Batch, lora
 from aftershock.models import CausalLM, load, save
 from aftershock.pipeline import data
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import Document, pack_traces
 from aftershock.pipeline.exam import examine, validation_loss
-from aftershock.pipeline.training import Metrics, train, work_on
+from aftershock.pipeline.training import Metrics, learner_of, train, work_on
 from aftershock.recipe import RewardTable, SFTStage
 from aftershock.run import BEST
 from aftershock.text import Tokenizer
@@ -84,13 +84,14 @@ def _encoded(
 
 def _train(stage: SFTStage, context: Context, model: CausalLM, course: Course) -> None:
     """Take the steps, and keep the weights of the best validation where it stops early."""
-    learner, folder = Learner(model, stage.optim, None, len(course.steps)), context.folder
+    learner, folder = learner_of(stage, model, len(course.steps)), context.folder
     config, patience = model.config.to_dict(), Patience.over(folder.history(), stage.patience)
 
     def take(step: int) -> tuple[Metrics, Work]:
         chosen = [course.documents[index] for index in course.steps[step]]
         metrics = learner.step(pack_traces(chosen, stage.optim.micro_tokens))
-        return metrics, work_on(config, [len(document.tokens) for document in chosen])
+        lengths = [len(document.tokens) for document in chosen]
+        return metrics, work_on(config, lengths, prediction=stage.mtp_weight > 0)
 
     def validate(done: int) -> Metrics:
         nonlocal patience

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aftershock.cost import Work, flops
-from aftershock.learn import Learner
+from aftershock.learn import Learner, Predictor
+from aftershock.models import CausalLM
 from aftershock.pipeline.context import Context
+from aftershock.recipe import PretrainStage, SFTStage
 
 Metrics = dict[str, float]
 
@@ -46,6 +48,13 @@ def go_on(context: Context, learner: Learner) -> int:
     return checkpoint.step
 
 
-def work_on(config: Mapping[str, Any], lengths: Sequence[int]) -> Work:
-    """Return the work of training a model on sequences of these lengths, in tokens."""
-    return flops.work(config, flops.even(lengths), sum(lengths))
+def learner_of(stage: PretrainStage | SFTStage, model: CausalLM, steps: int) -> Learner:
+    """Return what trains a model on documents: with its multi-token-prediction modules where the stage weighs them."""
+    if stage.mtp_weight:
+        return Predictor(model, stage.optim, stage.mtp_weight, steps)
+    return Learner(model, stage.optim, None, steps)
+
+
+def work_on(config: Mapping[str, Any], lengths: Sequence[int], *, prediction: bool = False) -> Work:
+    """Return the work of training a model, or its prediction modules too, on sequences of these lengths in tokens."""
+    return flops.work(config, flops.even(lengths), sum(lengths), prediction=prediction)
