@@ -1,17 +1,20 @@
 """Peak memory of a policy-gradient step on one completion, ours against TRL's GRPOTrainer, by its length.
 
-    python benchmarks/memory.py [--lengths 256,512,1024] [--threads 1] [--json] [--out FILE]
+    python benchmarks/memory.py [--lengths 512,1024,2048] [--layers 24] [--cap 10] [--only ours] [--threads 1]
+                                [--json] [--out FILE]
 
-Qwen2.5-0.5B's shape with random weights in float32, a prompt of 64 tokens, made-up completions (nothing is sampled).
-Each point is a process of its own, whose peak is Linux's own count of resident memory from the forward to the end of
-the backward, weights and gradients already there as in any later micro-batch; a process past `CAP` is stopped and its
-point missing.
+Qwen2.5-0.5B's shape with random weights in float32, or as many of its layers as are asked for, so that longer ones fit;
+a prompt of 64 tokens, made-up completions (nothing is sampled). Each point is a process of its own, whose peak is
+Linux's own count of resident memory from the forward to the end of the backward, weights and gradients already there as
+in any later micro-batch; a process past `--cap` GB is stopped, and its side is asked for nothing longer.
 The optimiser does not run: its two moments, 8 bytes a weight on both sides, are added by arithmetic. Both compute
 layers again in the backward: TRL by its default, ours as `recompute = "auto"` would where memory ends.
-The line through the points from `FROM` tokens on (below, the gradient of the embedding is the peak) is carried on to
-32,768: that figure is extrapolated, not measured, and its ends are those of the lines that leave one point out.
+Rows named `foretold` have what `aftershock plan`'s arithmetic says in place of theirs. Where a side wasn't measured at
+32,768 tokens, the line through its last `LAST` points is carried on: that figure is extrapolated, not measured, and its
+ends are those of the lines that leave one point out.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -24,11 +27,10 @@ from typing import Any
 
 import numpy as np
 import paired
-from rl_step import model_folder
+from rl_step import QWEN_05B, model_folder
 
-CAP = 10 << 30  # bytes of data a process may have
-SECONDS = 1200
-PROMPT, FROM, FAR = 64, 512, 32_768
+SECONDS = 7200  # of one point: attention's time grows with the square of the length
+PROMPT, LAST, FAR = 64, 3, 32_768
 MOMENTS = 8
 
 
@@ -126,10 +128,10 @@ def theirs(folder: Path, length: int) -> int:
     raise AssertionError("the step went on")
 
 
-def in_its_own_process(side: str, folder: Path, length: int, threads: int) -> int | None:
-    """Return the bytes of one point, None where the process needed more than `CAP` or ended otherwise."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    asked = [sys.executable, __file__, "--serve", json.dumps([side, str(folder), length])]
+def in_its_own_process(side: str, folder: Path, length: int, given: Any) -> int | None:
+    """Return the bytes of one point, None where the process needed more than the cap or ended otherwise."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads), "TOKENIZERS_PARALLELISM": "false"}
+    asked = [sys.executable, __file__, "--cap", str(given.cap), "--serve", json.dumps([side, str(folder), length])]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, env=environment)
     except subprocess.TimeoutExpired:
@@ -140,6 +142,14 @@ def in_its_own_process(side: str, folder: Path, length: int, threads: int) -> in
     return int(done.stdout.split()[-1])
 
 
+def foretold(layers: int, length: int) -> float:
+    """Return the GB that a plan would state for such a step."""
+    from aftershock.cost import memory
+
+    config = QWEN_05B | {"num_hidden_layers": layers}
+    return memory.training(config, memory.Shape.of([PROMPT + length], length), recompute=True) / 1e9
+
+
 def line(points: dict[int, float], where: int) -> tuple[float, float, float]:
     """Return the fitted line's value at a length, and the least and greatest of the lines that leave a point out."""
     lengths, values = np.array([*points]), np.array([*points.values()])
@@ -148,49 +158,61 @@ def line(points: dict[int, float], where: int) -> tuple[float, float, float]:
     return found[0], min(found[1:]), max(found[1:])
 
 
-def rows(told: dict[str, dict[int, float]]) -> list[paired.Row]:
-    """Return a row a length that both sides were measured at, in GB, and the extrapolated one."""
-    made = []
-    for length in sorted(told["ours"].keys() & told["theirs"].keys()):
-        one, other = told["ours"][length], told["theirs"][length]
+def far(points: dict[int, float]) -> tuple[float, float, float] | None:
+    """Return the GB at FAR tokens with its ends: measured, or extrapolated, or None where neither can be."""
+    if FAR in points:
+        return (points[FAR],) * 3
+    return line(dict(sorted(points.items())[-LAST:]), FAR) if len(points) >= LAST else None
+
+
+def rows(told: dict[str, dict[int, float]], layers: int) -> list[paired.Row]:
+    """Return in GB a row a length that both sides were measured at, the foretold ones, and FAR's where extrapolated."""
+
+    def row(what: str, one: float, other: float) -> paired.Row:
         ratio = round(other / one, 3)
-        made.append(paired.Row(f"memory {length}", round(one, 3), round(other, 3), ratio, ratio, ratio, "GB", 1))
-    long = {side: {at: value for at, value in points.items() if at >= FROM} for side, points in told.items()}
-    if (count := min(map(len, long.values()))) >= 3:
-        one, other = (line(long[side], FAR) for side in ("ours", "theirs"))
+        return paired.Row(f"{name} {what}", round(one, 3), round(other, 3), ratio, ratio, ratio, "GB", 1)
+
+    name, mine, others = f"memory {layers} layers", told["ours"], told["theirs"]
+    made = [row(f"{length}", mine[length], others[length]) for length in sorted(mine.keys() & others.keys())]
+    made += [row(f"{length} foretold", mine[length], foretold(layers, length)) for length in sorted(mine)]
+    one, other = far(mine), far(others)
+    if one and other and FAR not in mine.keys() & others.keys():
+        title = f"{name} {FAR} extrapolated" if FAR not in mine else f"{name} {FAR} theirs extrapolated"
         ratio, low, high = (round(value, 2) for value in (other[0] / one[0], other[1] / one[2], other[2] / one[1]))
-        made.append(
-            paired.Row(
-                f"memory {FAR} extrapolated", round(one[0], 1), round(other[0], 1), ratio, low, high, "GB", count
-            )
-        )
+        made.append(paired.Row(title, round(one[0], 1), round(other[0], 1), ratio, low, high, "GB", 1))
     return made
 
 
 def main() -> None:
     parser = paired.parser(__doc__)
-    parser.add_argument("--lengths", default="256,512,1024")
+    parser.add_argument("--lengths", default="512,1024,2048")
+    parser.add_argument("--layers", type=int, default=QWEN_05B["num_hidden_layers"])
+    parser.add_argument("--cap", type=float, default=10.0, help="GB of data that a process may have")
     parser.add_argument("--serve", help=paired.argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        resource.setrlimit(resource.RLIMIT_DATA, (CAP, CAP))
+        resource.setrlimit(resource.RLIMIT_DATA, (int(given.cap * 1e9),) * 2)
         side, folder, length = json.loads(given.serve)
         print({"ours": ours, "theirs": theirs}[side](Path(folder), length))
         return
     before = paired.machine(given.threads)
     told: dict[str, dict[int, float]] = {"ours": {}, "theirs": {}}
+    asked = {side for side in told if given.only in side}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = model_folder("0.5b", Path(scratch))
+        folder = model_folder("0.5b", Path(scratch), given.layers)
         moments = MOMENTS * (folder / "model.safetensors").stat().st_size / 4
-        for length in map(int, given.lengths.split(",")):
-            for side in told:
-                if peak := in_its_own_process(side, folder, length, given.threads):
-                    told[side][length] = (peak + moments) / 1e9
-                print(f"{side} {length} {told[side].get(length)}", file=sys.stderr, flush=True)
-            paired.report(rows(told), given, before, done=False, points=told)
-    for row in rows(told):
+        for length, side in itertools.product(map(int, given.lengths.split(",")), told):
+            if side not in asked:
+                continue
+            if peak := in_its_own_process(side, folder, length, given):
+                told[side][length] = (peak + moments) / 1e9
+            else:
+                asked.remove(side)
+            print(f"{side} {length} {told[side].get(length)}", file=sys.stderr, flush=True)
+            paired.report(rows(told, given.layers), given, before, done=False, points=told)
+    for row in rows(told, given.layers):
         paired.tell(row)
-    paired.report(rows(told), given, before, points=told)
+    paired.report(rows(told, given.layers), given, before, points=told)
 
 
 if __name__ == "__main__":

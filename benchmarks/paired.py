@@ -19,6 +19,7 @@ from aftershock.cost.hardware import cores, cpu_name, memory_bytes
 
 T = TypeVar("T")
 RESAMPLES = 2_000
+WIDE = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "bf16")  # what sets processors of a name apart
 PACKAGES = ("aftershock", "torch", "transformers", "trl", "accelerate", "numpy")
 
 
@@ -72,6 +73,7 @@ def machine(threads: int) -> dict[str, object]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": " ".join(["python", *(os.path.relpath(word) if word == sys.argv[0] else word for word in sys.argv)]),
         "processor": cpu_name(),
+        "instructions": instructions(),
         "cores": cores(),
         "memory_gb": round(memory_bytes() / 1e9, 1),
         "threads": threads,
@@ -79,6 +81,16 @@ def machine(threads: int) -> dict[str, object]:
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
         "commit": _commit(),
     }
+
+
+def instructions() -> list[str]:
+    """Return which of WIDE the processor has, as Linux names them: a cloud's processors may all bear one name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    there = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
+    return [name for name in WIDE if name in there]
 
 
 def _version(package: str) -> str | None:

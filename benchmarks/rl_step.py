@@ -42,7 +42,7 @@ SECONDS = 1800  # after which a side that has not answered is given up
 RATE = 1e-5
 PARTS = ("sample", "verify", "learn")
 VOCABULARY = 151936
-QWEN_05B = {  # config.json of Qwen/Qwen2.5-0.5B; the end token is our tokenizer's
+QWEN_05B: dict[str, Any] = {  # config.json of Qwen/Qwen2.5-0.5B; the end token is our tokenizer's
     "model_type": "qwen2",
     "architectures": ["Qwen2ForCausalLM"],
     "vocab_size": VOCABULARY,
@@ -97,19 +97,20 @@ def cases(small: bool) -> list[Case]:
     return [*nano, *half] if not small else [case for case in nano if case.name.endswith("float32 trl")]
 
 
-def model_folder(model: str, scratch: Path) -> Path:
+def model_folder(model: str, scratch: Path, layers: int = QWEN_05B["num_hidden_layers"]) -> Path:
     """Return the folder of a shipped model, or make Qwen2.5-0.5B's shape with random weights in `scratch`.
 
-    Its tokenizer is the nano one with made-up tokens up to the shape's vocabulary, so that any token has a text.
+    Fewer `layers` make it smaller, at the same widths and vocabulary. Its tokenizer is the nano one with made-up tokens
+    up to the shape's vocabulary, so that any token has a text.
     """
     from aftershock.models import build, save
     from aftershock.sources import shipped_base
 
     if model != "0.5b":
         return shipped_base(model)
-    folder = scratch / "qwen2.5-0.5b-random"
+    folder = scratch / f"qwen2.5-0.5b-random-{layers}"
     if not folder.exists():
-        save(build(QWEN_05B, seed=0), folder)
+        save(build(QWEN_05B | {"num_hidden_layers": layers}, seed=0), folder)
         nano = shipped_base("small-qwen")
         tokenizer = json.loads((nano / "tokenizer.json").read_text(encoding="utf-8"))
         vocabulary = tokenizer["model"]["vocab"]

@@ -1,6 +1,5 @@
 """What the comparing benchmarks share: alternation, ratios with intervals, and what counts as a regression."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -76,12 +75,51 @@ def test_a_row_that_is_measured_no_more_has_fallen_and_a_new_one_has_not():
     assert said.startswith("gone:")
 
 
-def test_the_kept_ratios_are_rows():
-    kept = json.loads(ratios.KEPT.read_text())["rows"]
-    assert kept
-    assert not ratios.fallen(kept, kept)
+def test_the_kept_ratios_are_rows_and_say_on_which_processor():
     fields = asdict(paired.compare("x", [1.0], [1.0], "s")).keys()
-    assert all(one.keys() == fields for one in kept)
+    for kind, kept in ratios.read().items():
+        assert kept["rows"]
+        assert not ratios.fallen(kept["rows"], kept["rows"])
+        assert all(one.keys() == fields for one in kept["rows"])
+        assert kept["machine"]["processor"] in kind
+        assert kept["machine"]["instructions"]
+
+
+def measured(monkeypatch, kept, ratio, instructions, threads=1):
+    """Let `ratios` run with everything measured at one ratio on some processor, and its ratios kept in a file."""
+    machine = {"processor": "EPYC", "instructions": instructions, "threads": threads}
+    rows = [row(ratio, ratio - 0.1, ratio + 0.1), row(1, 1, 1, "step: sample")]
+    monkeypatch.setattr(ratios, "KEPT", kept)
+    monkeypatch.setattr(ratios, "run", lambda script, threads: {"rows": rows, "machine": machine})
+    monkeypatch.setattr(sys, "argv", ["ratios.py"])
+
+
+def test_ratios_of_another_kind_of_processor_warn_and_those_of_ones_own_fail(tmp_path, monkeypatch, capsys):
+    kept, (narrow, wide) = tmp_path / "ratios.json", (["avx2"], ["avx2", "avx512f"])
+    measured(monkeypatch, kept, 10, wide)
+    ratios.keep([ratios.run("", 1)], "")
+    measured(monkeypatch, kept, 5, narrow)
+    ratios.main()
+    said = capsys.readouterr().out
+    assert "WARN" in said
+    assert "--keep" in said
+    assert "EPYC (avx2+avx512f), threads 1" in said
+    ratios.keep([ratios.run("", 1)], "")
+    ratios.main()
+    assert "none over 10% below" in capsys.readouterr().out
+    assert [len(one["rows"]) for one in ratios.read().values()] == [1, 1]
+    measured(monkeypatch, kept, 5, wide)
+    with pytest.raises(SystemExit, match="over 10% below"):
+        ratios.main()
+    measured(monkeypatch, kept, 5, wide, threads=2)
+    ratios.main()
+    assert "WARN" in capsys.readouterr().out
+
+
+def test_this_processors_instructions_are_told_by_name():
+    found = paired.machine(1)["instructions"]
+    assert set(found) <= set(paired.WIDE)
+    assert found or not Path("/proc/cpuinfo").is_file()
 
 
 def test_an_accuracy_is_reached_where_the_next_measurement_holds_it():
