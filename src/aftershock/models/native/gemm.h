@@ -23,6 +23,14 @@
 typedef float vec __attribute__((vector_size(4 * WIDTH)));
 typedef int veci __attribute__((vector_size(4 * WIDTH)));
 
+#if WIDTH == 16
+#define LANES ((veci){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
+#elif WIDTH == 8
+#define LANES ((veci){0, 1, 2, 3, 4, 5, 6, 7})
+#else
+#define LANES ((veci){0, 1, 2, 3})
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define EACH _Pragma("GCC unroll 16") for
 
@@ -49,19 +57,29 @@ INLINE void store_part(float *x, long n, vec v) {
 
 INLINE vec choose(veci mask, vec yes, vec no) { return (vec)((mask & (veci)yes) | (~mask & (veci)no)); }
 
-INLINE float total(vec v) {
-    float sum[WIDTH];
-    store(sum, v);
-    for (int half = WIDTH / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) sum[i] += sum[i + half];
-    return sum[0];
+/* v's lane i and lane i ^ by, added. */
+INLINE vec folded(vec v, const int by) {
+    vec turned;
+#ifdef __clang__
+    for (int i = 0; i < WIDTH; i++) turned[i] = v[i ^ by];
+#else
+    turned = __builtin_shuffle(v, LANES ^ by);
+#endif
+    return v + turned;
 }
 
-/* A matrix [outs][ins] in panels of PANEL outputs: data[panel][k][PANEL], the last panel filled up with zeros. */
+INLINE float total(vec v) {
+    EACH(int by = WIDTH / 2; by > 0; by /= 2) v = folded(v, by);
+    return v[0];
+}
+
+/* A matrix [outs][ins] in panels of PANEL outputs: data[panel][k][PANEL], the last panel filled up with zeros.
+ * A large one is read where it lies instead, row by row: then data is w[outs][ins]. */
 typedef struct {
     const float *data;
     long outs, ins;
     const float *bias; /* [outs], or NULL */
+    long in_place;     /* whether it isn't packed */
 } Packed;
 
 /* How many floats `pack` writes. */
@@ -109,22 +127,88 @@ INLINE void tile(const Packed *w, long panel, const float *x, const long rows, l
     }
 }
 
-/* y[r][o] = bias[o] + sum over k, ascending, of x[r][k] w[o][k]. */
-static inline void product(const Packed *w, const float *x, long rows, long x_stride, float *y, long y_stride) {
-    for (long panel = 0; panel * PANEL < w->outs; panel++) {
-        for (long r = 0; r < rows; r += TILE) {
-            const float *in = x + r * x_stride;
-            float *out = y + r * y_stride;
-            switch (rows - r) {
-            case 1: tile(w, panel, in, 1, x_stride, out, y_stride); break;
-            case 2: tile(w, panel, in, 2, x_stride, out, y_stride); break;
-            case 3: tile(w, panel, in, 3, x_stride, out, y_stride); break;
-            case 4: tile(w, panel, in, 4, x_stride, out, y_stride); break;
-            case 5: tile(w, panel, in, 5, x_stride, out, y_stride); break;
-            default: tile(w, panel, in, TILE, x_stride, out, y_stride);
-            }
+#define BY_ROWS(left, call) \
+    switch (left) {         \
+    case 1: call(1); break; \
+    case 2: call(2); break; \
+    case 3: call(3); break; \
+    case 4: call(4); break; \
+    case 5: call(5); break; \
+    default: call(TILE);    \
+    }
+
+#define LINES 4      /* outputs, and */
+#define LINE_TILE 3  /* rows of a tile of a matrix in place: 12 sums again */
+#define BLOCK 65536  /* floats of weights that stay in a core's cache while all rows pass */
+#define FEW 12       /* rows: up to here reading takes longer than summing, so the next lines are fetched ahead */
+
+/* y of `rows` rows and `outs` outputs (constants where it is inlined) of a matrix in place, summed by lanes. */
+INLINE void line_tile(const Packed *w, long first, const long outs, const float *x, const long rows, long x_stride,
+                      float *y, long y_stride, const int ahead) {
+    const long n = w->ins, whole = n / WIDTH * WIDTH;
+    const float *line = w->data + first * n;
+    vec sum[LINE_TILE][LINES];
+    EACH(int r = 0; r < rows; r++) EACH(int o = 0; o < outs; o++) sum[r][o] = (vec){0};
+    for (long k = 0; k < whole; k += WIDTH) {
+        vec in[LINE_TILE];
+        EACH(int r = 0; r < rows; r++) in[r] = load(x + r * x_stride + k);
+        EACH(int o = 0; o < outs; o++) {
+            vec weight = load(line + o * n + k);
+            if (ahead) __builtin_prefetch(line + (o + LINES) * n + k);
+            EACH(int r = 0; r < rows; r++) sum[r][o] += in[r] * weight;
         }
     }
+    EACH(int r = 0; r < rows; r++) {
+        EACH(int o = 0; o < outs; o++) {
+            float all = total(sum[r][o]);
+            for (long k = whole; k < n; k++) all += x[r * x_stride + k] * line[o * n + k];
+            y[r * y_stride + first + o] = all + (w->bias ? w->bias[first + o] : 0);
+        }
+    }
+}
+
+static inline void lines(const Packed *w, long first, long last, const float *x, long rows, long x_stride, float *y,
+                         long y_stride) {
+    const long block = rows > FEW ? BLOCK / w->ins / LINES * LINES + LINES : LINES;
+    for (long from = first; from < last; from += block) {
+        const long to = from + block < last ? from + block : last;
+        for (long r = 0; r < rows; r += LINE_TILE) {
+            const float *in = x + r * x_stride;
+            float *out = y + r * y_stride;
+            const long left = rows - r;
+            long o = from;
+            for (; o + LINES <= to; o += LINES) {
+                if (left == 1) line_tile(w, o, LINES, in, 1, x_stride, out, y_stride, 1);
+                else if (left == 2) line_tile(w, o, LINES, in, 2, x_stride, out, y_stride, 1);
+                else if (rows <= FEW) line_tile(w, o, LINES, in, LINE_TILE, x_stride, out, y_stride, 1);
+                else line_tile(w, o, LINES, in, LINE_TILE, x_stride, out, y_stride, 0);
+            }
+            for (; o < to; o++)
+                for (long one = 0; one < left && one < LINE_TILE; one++)
+                    line_tile(w, o, 1, in + one * x_stride, 1, x_stride, out + one * y_stride, y_stride, 0);
+        }
+    }
+}
+
+/* `product` for the outputs from `first`, a multiple of PANEL, to `last`. */
+static inline void product_part(const Packed *w, long first, long last, const float *x, long rows, long x_stride,
+                                float *y, long y_stride) {
+    if (w->in_place) {
+        lines(w, first, last, x, rows, x_stride, y, y_stride);
+        return;
+    }
+    for (long panel = first / PANEL; panel * PANEL < last; panel++) {
+        for (long r = 0; r < rows; r += TILE) {
+#define CALL(n) tile(w, panel, x + r * x_stride, n, x_stride, y + r * y_stride, y_stride)
+            BY_ROWS(rows - r, CALL)
+#undef CALL
+        }
+    }
+}
+
+/* y[r][o] = bias[o] + sum over k of x[r][k] w[o][k]; k ascends where w is packed. */
+static inline void product(const Packed *w, const float *x, long rows, long x_stride, float *y, long y_stride) {
+    product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride);
 }
 
 /* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. */
