@@ -43,6 +43,7 @@ def test_packing_brings_every_token_to_its_place_and_back(lengths, shared):
     for block, (count, longest) in zip(packing.spread(x, 2), packing.shapes):
         assert block.shape == (count, 2, longest, 3)
         assert longest <= max(lengths)
+    assert sum(count * longest for count, longest in packing.shapes) <= 1.42 * total
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from aftershock.errors import CapacityError
 from aftershock.models.base import Segments
 
-_BLOCKS = 4  # padded blocks that packed segments are sorted into by length; more save little
+_BLOCKS = 2  # padded blocks that packed segments are sorted into, for each doubling of their length
 _SHORT = 384  # up to this length, on a CPU, plain matrix products beat the fused kernel (fivefold in bfloat16)
 
 _LARGE = 1 << 19  # weights, 2 MiB in float32: more than a core's own cache holds here
@@ -71,7 +71,7 @@ class GatedMLP(nn.Module):
 class Packing:
     """Where the tokens of packed segments go so that attention sees padded batches, and how they come back.
 
-    Segments of like length share one of a few padded blocks, `shapes` (segments, longest). `pad` Long[places] picks
+    Segments of like length share a padded block, `shapes` (segments, longest). `pad` Long[places] picks
     a token for every place of every block (past a segment's end, any token: causality hides it and its output is
     dropped); a shared parent's tokens are picked before those of each child. Per token, Long[total]: `places`, where
     its segment begins in the blocks laid end to end; `spans`, its block's longest; `positions`, its own within the
@@ -92,7 +92,7 @@ class Packing:
         shared, starts = lengths - own, bounds[:-1] if segments.parents is None else bounds[segments.parents]
         firsts, spans = torch.empty_like(lengths), torch.empty_like(lengths)
         shapes, pad, filled = [], [], 0
-        for chosen in lengths.argsort().chunk(_BLOCKS):
+        for chosen in _by_length(lengths):
             longest = int(lengths[chosen[-1]])
             if longest == 0:
                 continue
@@ -122,6 +122,13 @@ class Packing:
         places = (self.places * heads + self.positions)[:, None] + head * self.spans[:, None]
         rows = torch.cat([block.flatten(0, 2) for block in blocks])
         return rows.index_select(0, places.flatten()).view(1, -1, heads, rows.shape[-1])
+
+
+def _by_length(lengths: Tensor) -> list[Tensor]:
+    """Return the numbers of segments in blocks of like length: a long segment in a block of many pads them all."""
+    order = lengths.argsort(stable=True)
+    levels = (lengths[order].log2() * _BLOCKS).floor()
+    return list(order.split(levels.unique_consecutive(return_counts=True)[1].tolist()))
 
 
 READ_STEP = 16  # positions; below, the kernels of a batched product over the cache change with its length
