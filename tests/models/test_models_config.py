@@ -49,7 +49,9 @@ SPARSE = {
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 1}, "sliding"),
         ({"model_type": "qwen3", "layer_types": ["full_attention", "sliding_attention"]}, "sliding"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quant_method is 'fp8'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'"),
+        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]}}, r"is \[64, 64\]"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "weight_block_size is None"),
     ],
 )
 def test_impossible_values_are_refused_by_name(change, key):

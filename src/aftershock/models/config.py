@@ -108,9 +108,8 @@ class ModelConfig:
         kind = data.get("model_type")
         if kind not in ARCHITECTURES:
             raise _fail("model_type", kind, f"one of {', '.join(ARCHITECTURES)}")
-        if data.get("quantization_config"):
-            method = data["quantization_config"].get("quant_method")
-            raise _fail("quantization_config.quant_method", method, "no quantization: convert the weights to bfloat16")
+        if is_block_fp8(data):
+            data = {key: value for key, value in data.items() if key != "quantization_config"}
         cls = DeepseekConfig if kind == "deepseek_v3" else DenseConfig
         config = cls(**_read_fields(cls, data), rope=Rope.from_dict({"max_position_embeddings": 4096, **data}))
         config.check()
@@ -139,6 +138,19 @@ class ModelConfig:
             raise _fail("hidden_act", self.hidden_act, "'silu'")
         if self.rope_dim % 2:
             raise _fail("rotated head dimension", self.rope_dim, "an even number")
+
+
+def is_block_fp8(data: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` says that weights lie in FP8, in blocks of 128 x 128, as DeepSeek publishes them.
+
+    CheckpointError where it says any other quantization.
+    """
+    said = data.get("quantization_config") or {}
+    wanted = {"quant_method": ("fp8",), "weight_block_size": ([128, 128],), "fmt": ("e4m3", None)}
+    for key, values in wanted.items():
+        if said and said.get(key) not in values:
+            raise _fail(f"quantization_config.{key}", said.get(key), f"{values[0]!r}, or weights converted to bfloat16")
+    return bool(said)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from aftershock.errors import CheckpointError
 from aftershock.models.causal_lm import CausalLM, empty
-from aftershock.models.config import DeepseekConfig, ModelConfig
+from aftershock.models.config import DeepseekConfig, ModelConfig, is_block_fp8
+from aftershock.models.fp8 import TILE, Quantised
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -34,6 +35,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_SCALE = "_scale_inv"  # after a weight's name: its blocks' scales, which its values are multiplied by
 _SHOWN = 8  # names listed in one message before it is shortened
 
 
@@ -53,17 +55,20 @@ def load(
     `kind` is Scorer.
 
     Raises CheckpointError, naming everything that is wrong, where the folder holds pickles instead of safetensors,
-    misses a file, or its tensors are missing, unexpected, misshapen or cut short. Tokenizer and generation files are
-    kept on the model (`companions`) for `save`.
+    misses a file, or its tensors are missing, unexpected, misshapen or cut short. Weights in block FP8, as DeepSeek
+    publishes V3 and R1, are multiplied out. Tokenizer and generation files are kept on the model (`companions`) for
+    `save`.
     """
     root = Path(folder)
-    config = ModelConfig.from_dict(_read_json(root / "config.json"))
+    said = _read_json(root / "config.json")
+    config = ModelConfig.from_dict(said)
     with _opened(_shards(root)) as files:
         shapes = {name: tuple(f.get_slice(name).get_shape()) for f in files for name in f.keys()}  # noqa: SIM118
         model = empty(_without_absent_mtp(config, shapes), dtype, device, _differing_copies(config, files), kind)
         wanted = checkpoint_tensors(model, fused=_fused_names(shapes))
-        _check_tensors(root, wanted, shapes, _copies(config))
-        _fill(wanted, files)
+        scales = [name + _SCALE for name in wanted] if is_block_fp8(said) else []
+        _check_tensors(root, wanted, shapes, (*_copies(config), *scales))
+        _fill(wanted, {name: f for f in files for name in f.keys()})  # noqa: SIM118
     model.companions = {
         name: (root / name).read_bytes() for name in (*TOKENIZER_FILES, GENERATION) if (root / name).is_file()
     }
@@ -171,11 +176,24 @@ def _shorten(names: list[str]) -> str:
 
 
 @torch.no_grad()
-def _fill(wanted: Mapping[str, Tensor], files: list[Any]) -> None:
-    for f in files:
-        for name in f.keys():  # noqa: SIM118
-            if name in wanted:
-                wanted[name].copy_(f.get_tensor(name))
+def _fill(wanted: Mapping[str, Tensor], where: Mapping[str, Any]) -> None:
+    for name, tensor in wanted.items():
+        stored = where[name].get_tensor(name)
+        one_byte = stored.is_floating_point() and stored.itemsize == 1
+        tensor.copy_(_multiplied_out(name, stored, where) if one_byte else stored)
+
+
+def _multiplied_out(name: str, stored: Tensor, where: Mapping[str, Any]) -> Tensor:
+    """Return an FP8 weight in float32; CheckpointError where it hasn't a scale for every block."""
+    wanted = [-(-size // TILE) for size in stored.shape]
+    scales = where[name + _SCALE].get_tensor(name + _SCALE) if name + _SCALE in where else None
+    if stored.dtype != torch.float8_e4m3fn or scales is None or list(scales.shape) != wanted:
+        had = None if scales is None else list(scales.shape)
+        raise CheckpointError(
+            f"{name} is {stored.dtype} and {name + _SCALE} has shape {had}; wanted float8_e4m3fn with scales {wanted}, "
+            f"one for a block of {TILE} x {TILE}: get the folder again, or convert it to bfloat16"
+        )
+    return Quantised(stored, scales.float(), TILE).plain()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
