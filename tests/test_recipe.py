@@ -169,6 +169,12 @@ def test_no_stage_is_refused(tmp_path, text):
     assert "stage" in fault(tmp_path, text)
 
 
+def test_adapters_arent_trained_in_fp8(tmp_path):
+    text = '[run]\nname="x"\n[stage.a]\nkind="sft"\ndata=["x.jsonl"]\nlora.rank=4\noptim.precision="%s"\n'
+    assert 'stage.a.optim.precision = "fp8": can\'t be fp8 with [lora]' in fault(tmp_path, text % "fp8")
+    assert "lora" not in fault(tmp_path, text % "fp9")
+
+
 def test_a_stage_called_base_is_refused_where_from_would_be_ambiguous(tmp_path):
     told = fault(tmp_path, GOOD.replace("stage.first", "stage.base").replace('from = "first"', 'from = "base"'))
     assert "could mean the shipped base or the stage" in told

@@ -316,6 +316,8 @@ def _sft_faults(stage: SFTStage) -> Iterator[Fault]:
         yield ("data",), "is empty; name earlier stages that make data, JSONL files, or hub:ORG/NAME"
     if stage.patience and not stage.validation:
         yield ("patience",), "needs a validation loss to look at; set validation above 0 or leave this out"
+    if stage.lora and stage.optim.precision == "fp8":
+        yield ("optim", "precision"), "can't be fp8 with [lora]: adapted layers have no FP8 product; use bfloat16"
 
 
 def _distill_faults(stage: DistillStage) -> Iterator[Fault]:

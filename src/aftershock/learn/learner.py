@@ -45,9 +45,9 @@ class Learner:
     """Trains `model` in place, by `loss` or, where it is None, by cross entropy on packed documents.
 
     The engine may read the same model between steps, and finds it in eval mode. Weights stay float32; with
-    `precision = "bfloat16"` the forward and backward run under autocast and the output head in float32. `total_steps`
-    counts optimiser steps: RL steps times mini-batches. `loss.kl` > 0 keeps a frozen copy of the model, at first its
-    weights of now, as `reference`.
+    `precision = "bfloat16"` the forward and backward run under autocast and the output head in float32; "fp8" is that
+    with the layers' products in FP8. `total_steps` counts optimiser steps: RL steps times mini-batches. `loss.kl` > 0
+    keeps a frozen copy of the model, at first its weights of now, as `reference`.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class Learner:
                 f"weight {wrong[0]!r} is {trainable(model)[wrong[0]].dtype}; training wants float32 weights: load the "
                 'model with dtype=torch.float32 and set optim.precision = "bfloat16" for speed'
             )
+        if optim.precision == "fp8":
+            models.make_fp8(model)
         self.model = model.eval()
         self.optim = optim
         self.loss = loss
@@ -164,7 +166,7 @@ class Learner:
             return token_logprobs(model, batch.tokens, batch.segments, batch.mask)
 
     def _autocast(self) -> torch.autocast:
-        half = self.optim.precision == "bfloat16"
+        half = self.optim.precision != "float32"
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=half)
 
     @torch.no_grad()

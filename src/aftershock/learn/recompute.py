@@ -91,7 +91,7 @@ def _foretold(model: nn.Module, config: memory.Config, batch: Batch, optim: Opti
     state = sum(p.nbytes for p in parameters) + trained * (memory.FULL + memory.MOMENTS[optim.moments])
     shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()))
     shape = replace(shape, tokens=len(batch.tokens))  # a shared prompt is in the lengths of all its readers
-    return state + memory.activations(config, shape, optim.precision == "bfloat16") + 2 * memory.CHUNK
+    return state + memory.activations(config, shape, optim.precision != "float32") + 2 * memory.CHUNK
 
 
 def _room(device: torch.device) -> float:

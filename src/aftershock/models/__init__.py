@@ -5,6 +5,7 @@ from aftershock.models.causal_lm import CausalLM, build
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
 from aftershock.models.exact import make_exact
 from aftershock.models.folder import load, save
+from aftershock.models.fp8 import make_fp8
 from aftershock.models.moe import balance
 from aftershock.models.scorer import Scorer, scorer_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "build",
     "load",
     "make_exact",
+    "make_fp8",
     "save",
     "scorer_of",
 ]

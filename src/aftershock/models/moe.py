@@ -89,8 +89,8 @@ class Experts(nn.Module):
         place = None
         if self.exact or not torch.is_grad_enabled():
             sorted_x, place, ends = _padded(sorted_x, chosen.flatten().index_select(0, order), ends)
-        gate, up = self.multiply(sorted_x, self.gate_up_proj.to(dtype), ends).chunk(2, -1)
-        out = self.multiply(self.act(gate) * up, self.down_proj.to(dtype), ends)
+        gate, up = self.multiply(sorted_x, self.gate_up_proj, ends).chunk(2, -1)
+        out = self.multiply(self.act(gate) * up, self.down_proj, ends)
         out = out if place is None else out.index_select(0, place)
         out = out * weights.flatten().index_select(0, order).unsqueeze(-1).to(dtype)
         return torch.zeros_like(x).index_add(0, token, out)
@@ -101,7 +101,7 @@ class Experts(nn.Module):
 
     def multiply(self, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         """Multiply x [n, in], sorted by expert and ending at `ends` Long[experts], by each expert's [out, in]."""
-        return _grouped_linear(x, weight, ends)
+        return _grouped_linear(x, weight.to(x.dtype), ends)
 
 
 def _padded(x: Tensor, expert: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -277,5 +277,5 @@ def _memory(stage: Stage, one: Load, config: Config, other: Config | None) -> fl
     shape = memory.Shape.even(optim.micro_tokens, one.length, scored)
     lora = stage.lora if isinstance(stage, SFTStage) else None
     rank, targets = (lora.rank, lora.targets) if lora else (0, ())
-    half, moments = optim.precision == "bfloat16", memory.MOMENTS[optim.moments]
+    half, moments = optim.precision != "float32", memory.MOMENTS[optim.moments]
     return held + memory.training(config, shape, half=half, moments=moments, rank=rank, targets=targets)
