@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_models_config import DENSE, SPARSE
 from transformers.modeling_layers import MtpLayer
@@ -32,6 +32,7 @@ def shaken(config: dict, seed: int = 0):
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(lambda x: sum(x) > 0), st.integers(1, 3))
+@example([1] * 11 + [12], 1)
 def test_packing_brings_every_token_to_its_place_and_back(lengths, shared):
     bounds = torch.tensor([0, *lengths]).cumsum(0)
     total = sum(lengths)
