@@ -16,7 +16,7 @@ from aftershock.generate.stops import StopStrings
 from aftershock.generate.types import FinishReason
 from aftershock.models.base import LanguageModel
 
-ROWS = 8  # the rows of a decode and
+ROWS = 8  # the rows of a decode that isn't native, and
 POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
 PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
 STAGED = 16  # prompts prefilled together, at most
@@ -74,6 +74,7 @@ class Decoder:
         layout: Layout,
     ) -> None:
         self.model, self.sampler, self.stops, self.eos = model, sampler, stops, eos
+        self.padding = 1 if model.native else ROWS
         self.layout, self.device = layout, model.device
         self.max_tokens = sampler.params.max_tokens
         self.rows = Rows(layout.decoded, self.max_tokens)
@@ -94,15 +95,12 @@ class Decoder:
     def step(self) -> list[Finished]:
         """Draw one token for each active row; return what finished, its place already taken."""
         rows = self.rows
-        padded = rounded_up(rows.active, ROWS)
+        padded = rounded_up(rows.active, self.padding)
         read = rounded_up(int(rows.lengths[: rows.active].max()) + 1, POSITIONS)
         if read > self.cache.room:
             self.cache.widen(read, self.cache.rows if self._staged or self._waiting else padded)
-        tokens, starts = self._tensor(rows.last[:padded, None]), self._tensor(rows.lengths[:padded])
-        hidden = self.model.hidden(tokens, cache=self.cache, starts=starts)[:, -1]
-        drawn = self.sampler(
-            self.model.logits(hidden).float(), self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded]))
-        )
+        logits = self.model.decode(self._tensor(rows.last[:padded]), self._tensor(rows.lengths[:padded]), self.cache)
+        drawn = self.sampler(logits, self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded])))
         rows.record(*(part[: rows.active].cpu().numpy() for part in drawn))
         ended = self._ended()
         finished = [self._finish(row, reason) for row, reason in ended.items()]

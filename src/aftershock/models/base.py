@@ -105,6 +105,18 @@ class LanguageModel(nn.Module, ABC):
     def cache_bytes(self, rows: int, capacity: int) -> int:
         """Return what `new_cache` would reserve, in bytes, without reserving it."""
 
+    @property
+    def native(self) -> bool:
+        """Whether `decode` is computed in C, where a row's bits never depend on how many rows there are."""
+        return False
+
+    def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
+        """Return float32 logits [rows, vocab] for one token Long[rows] more in each of the cache's first rows.
+
+        They hold `starts` Long[rows] tokens already.
+        """
+        return self.logits(self.hidden(tokens[:, None], cache=cache, starts=starts)[:, -1]).float()
+
     def forward(self, tokens: Tensor, *, segments: Segments | None = None) -> Tensor:
         """Return logits [batch, time, vocab] for tokens Long[batch, time]; `segments` as in `hidden`."""
         return self.logits(self.hidden(tokens, segments=segments))

@@ -13,6 +13,7 @@ from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
 from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
+from aftershock.models.native.step import NativeStep, serves
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
 
@@ -161,7 +162,7 @@ class CausalLM(LanguageModel):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         interleave = isinstance(config, DeepseekConfig) and config.rope_interleave
         self.rotary = RotaryTable(config.rope, config.rope_dim, config.max_position_embeddings, interleave=interleave)
-        self._recorder = Recorder()
+        self._recorder, self._native = Recorder(), NativeStep()
 
     def hidden(
         self,
@@ -185,6 +186,17 @@ class CausalLM(LanguageModel):
             if hidden is not None:
                 return hidden
         return self.model(tokens, cached_context(starts, rows, time, cos, sin), layers)
+
+    @property
+    def native(self) -> bool:
+        return serves(self)
+
+    def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
+        plain = not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
+        if plain or not self._native.ready or not isinstance(cache, LayerCache):
+            return super().decode(tokens, starts, cache)
+        tables = self.rotary.upto(read_length(starts, 1, cache.room), tokens.device)
+        return self._native(self, tokens, starts, tables, cache)
 
     def _records(self, length: int) -> bool:
         """Whether a decoding step may be replayed: not where what runs depends on values, as the choice of experts."""
@@ -246,6 +258,7 @@ class CausalLM(LanguageModel):
 
     def new_cache(self, rows: int, capacity: int, room: int | None = None) -> LayerCache:
         self._recorder.check(self.model)
+        self._native.begin(self)
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         room = capacity if room is None else room
         return LayerCache(self._token_shapes(), self.config.num_hidden_layers, rows, capacity, room, like)

@@ -1,0 +1,215 @@
+/* One token for each of a cache's first rows: a decoder's whole step, and the draw from its logits. */
+#include <stdlib.h>
+
+#include "crew.h"
+#include "draw.h"
+#include "gemm.h"
+#include "grouped.h"
+
+typedef struct {
+    const float *input_norm, *post_norm; /* [hidden] */
+    Grouped attention;
+    Packed q, k, v, out;
+    Packed gate, up, down;
+} Layer;
+
+typedef struct {
+    long layers, hidden, inner;
+    float eps;
+    long large; /* whether threads share each layer's outputs, and not the rows */
+    const float *embedding, *norm;
+    Packed head;
+    const Layer *layer;
+} Model;
+
+typedef struct {
+    const Model *model;
+    const long *tokens, *starts; /* [rows] */
+    long rows, room;
+    const float *cos, *sin;      /* [at least the longest row][dim] */
+    float *const *stores;        /* keys and values of each layer, [rows][kv heads][room][dim] */
+    float *logits;               /* [rows][vocab] */
+} Step;
+
+#define ALONE 16     /* rows, and */
+#define DRAWN 32768  /* logits that are worth a thread of their own */
+#define CHUNK 96     /* rows that pass all layers together: their values stay in a core's own cache */
+
+/* What `rows` rows are worked in. */
+typedef struct {
+    float *x, *normed, *q, *k, *v, *wide, *up, *weights, *all;
+} Scratch;
+
+static Scratch scratch(const Model *m, long rows, long longest) {
+    const Grouped *a = &m->layer->attention;
+    const long q = rows * a->heads * a->dim, k = rows * a->kv_heads * a->dim, x = rows * m->hidden;
+    Scratch s;
+    s.all = malloc(4 * (2 * x + q + 2 * k + 2 * rows * m->inner + longest));
+    s.x = s.all;
+    s.normed = s.x + x;
+    s.q = s.normed + x;
+    s.k = s.q + q;
+    s.v = s.k + k;
+    s.wide = s.v + k;
+    s.up = s.wide + rows * m->inner;
+    s.weights = s.up + rows * m->inner;
+    return s;
+}
+
+/* This worker's part of a product of all rows. */
+static void multiply(const Worker *me, const Packed *w, const float *x, long rows, float *y) {
+    long first, last;
+    share(me, w->outs, PANEL, &first, &last);
+    if (first < last) product_part(w, first, last, x, rows, w->ins, y, w->outs);
+}
+
+static void norm_rows(const Worker *me, const float *x, const float *weight, long n, float eps, long rows, float *y) {
+    long first, last;
+    share(me, rows, 1, &first, &last);
+    for (long r = first; r < last; r++) rms_norm(x + r * n, weight, n, eps, y + r * n);
+}
+
+/* This worker's part of x += y, and of the norm that follows. */
+static void add_and_norm(const Worker *me, float *x, const float *y, const float *weight, const Model *m, long rows,
+                         float *to) {
+    long first, last;
+    share(me, rows, 1, &first, &last);
+    for (long i = first * m->hidden; i < last * m->hidden; i++) x[i] += y[i];
+    norm_rows(me, x, weight, m->hidden, m->eps, rows, to);
+}
+
+static void attend(const Worker *me, const Step *step, long layer, long from, long rows, Scratch *s) {
+    const Layer *l = step->model->layer + layer;
+    const Grouped *a = &l->attention;
+    const long taken = a->kv_heads * step->room * a->dim;
+    long first, last;
+    multiply(me, &l->q, s->normed, rows, s->q);
+    multiply(me, &l->k, s->normed, rows, s->k);
+    multiply(me, &l->v, s->normed, rows, s->v);
+    meet(me);
+    share(me, rows, 1, &first, &last);
+    for (long r = first; r < last; r++)
+        grouped_attention(a, s->q + r * l->q.outs, s->k + r * l->k.outs, s->v + r * l->v.outs, step->cos, step->sin,
+                          step->starts[from + r], step->room, step->stores[2 * layer] + (from + r) * taken,
+                          step->stores[2 * layer + 1] + (from + r) * taken, s->weights + me->index * step->room);
+    meet(me);
+    multiply(me, &l->out, s->q, rows, s->normed);
+    meet(me);
+}
+
+static void feed(const Worker *me, const Layer *l, long rows, Scratch *s) {
+    long first, last;
+    multiply(me, &l->gate, s->normed, rows, s->wide);
+    multiply(me, &l->up, s->normed, rows, s->up);
+    meet(me);
+    share(me, rows * l->gate.outs, WIDTH, &first, &last);
+    gated(s->wide + first, s->up + first, last - first);
+    meet(me);
+    multiply(me, &l->down, s->wide, rows, s->normed);
+    meet(me);
+}
+
+/* Rows from `from` on through all layers, with all of `me`'s crew. */
+static void pass(const Worker *me, const Step *step, long from, long rows, Scratch *s) {
+    const Model *m = step->model;
+    long first, last;
+    share(me, rows, 1, &first, &last);
+    for (long r = first; r < last; r++)
+        memcpy(s->x + r * m->hidden, m->embedding + step->tokens[from + r] * m->hidden, 4 * m->hidden);
+    norm_rows(me, s->x, m->layer->input_norm, m->hidden, m->eps, rows, s->normed);
+    meet(me);
+    for (long i = 0; i < m->layers; i++) {
+        const Layer *l = m->layer + i;
+        attend(me, step, i, from, rows, s);
+        add_and_norm(me, s->x, s->normed, l->post_norm, m, rows, s->normed);
+        meet(me);
+        feed(me, l, rows, s);
+        add_and_norm(me, s->x, s->normed, i + 1 < m->layers ? l[1].input_norm : m->norm, m, rows, s->normed);
+        meet(me);
+    }
+    multiply(me, &m->head, s->normed, rows, step->logits + from * m->head.outs);
+    meet(me);
+}
+
+typedef struct {
+    const Step *step;
+    Scratch shared;  /* of a large model, whose rows all workers take together */
+    volatile long failed;
+} Job;
+
+/* A small model's worker takes rows of its own through the whole model, and meets nobody. */
+static void step_rows(const Worker *me, Job *job) {
+    const Worker alone = {NULL, 0};
+    const Step *step = job->step;
+    long first, last;
+    share(me, step->rows, TILE, &first, &last);
+    const long chunk = last - first < CHUNK ? last - first : CHUNK;
+    if (first == last) return;
+    Scratch s = scratch(step->model, chunk, step->room);
+    if (!s.all) job->failed = 1;
+    for (long from = first; s.all && from < last; from += chunk)
+        pass(&alone, step, from, last - from < chunk ? last - from : chunk, &s);
+    free(s.all);
+}
+
+static void step_work(const Worker *me, void *given) {
+    Job *job = given;
+    if (!job->step->model->large)
+        step_rows(me, job);
+    else
+        pass(me, job->step, 0, job->step->rows, &job->shared);
+}
+
+enum { DONE, NO_MEMORY, BAD_TOKEN };
+
+/* Feed each row's token and write its logits. */
+int aftershock_step(const Step *step, long threads) {
+    const Model *m = step->model;
+    for (long r = 0; r < step->rows; r++)
+        if (step->tokens[r] < 0 || step->tokens[r] >= m->head.outs) return BAD_TOKEN;
+    Job job = {.step = step};
+    if (m->large) {
+        job.shared = scratch(m, step->rows, threads * step->room);
+        if (!job.shared.all) return NO_MEMORY;
+    } else if (threads > (step->rows + ALONE - 1) / ALONE) {
+        threads = (step->rows + ALONE - 1) / ALONE;
+    }
+    together(step_work, &job, threads);
+    free(job.shared.all);
+    return job.failed ? NO_MEMORY : DONE;
+}
+
+typedef struct {
+    const float *logits; /* [rows][vocab] */
+    long rows, vocab;
+    const double *uniforms; /* [rows] */
+    float heat;
+    long *tokens;        /* [rows], and so the others */
+    float *own, *sampled;
+    volatile long failed;
+} Draw;
+
+static void draw_work(const Worker *me, void *given) {
+    Draw *d = given;
+    long first, last;
+    share(me, d->rows, 1, &first, &last);
+    double *sums = malloc(8 * (d->vocab / SPAN + 1) + 4 * d->vocab);
+    if (!sums) d->failed = 1;
+    float *mass = (float *)(sums + d->vocab / SPAN + 1);
+    for (long r = first; sums && r < last; r++)
+        draw_row(d->logits + r * d->vocab, d->vocab, d->uniforms[r], d->heat, mass, sums, d->tokens + r, d->own + r,
+                 d->sampled + r);
+    free(sums);
+}
+
+/* Draw one token a row. */
+int aftershock_draw(Draw *draw, long threads) {
+    const long worth = draw->rows * draw->vocab / DRAWN + 1;
+    together(draw_work, draw, threads < worth ? threads : worth);
+    return draw->failed ? NO_MEMORY : DONE;
+}
+
+/* How many floats `aftershock_pack` writes for a matrix [outs][ins], and that. */
+long aftershock_packed_size(long outs, long ins) { return packed_size(outs, ins); }
+
+void aftershock_pack(const float *w, long outs, long ins, float *to) { pack(w, outs, ins, to); }

@@ -1,0 +1,234 @@
+"""A model described to C, and its decoding step called: one token for each of a cache's first rows."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from aftershock.models.attention import GroupedAttention
+from aftershock.models.layers import GatedMLP, Linear, RMSNorm
+from aftershock.models.native import build
+
+if TYPE_CHECKING:
+    from aftershock.models.causal_lm import Block, CausalLM
+
+_LARGE = 1 << 23  # weights, 32 MiB: of a larger model no second copy is kept, its matrices are read in place
+_OCT = 8  # floats; a head's width is a multiple of it
+_NO_MEMORY, _BAD_TOKEN = 1, 2  # what step.c returns
+
+
+class Packed(Structure):
+    """gemm.h's Packed."""
+
+    _fields_ = [("data", c_void_p), ("outs", c_long), ("ins", c_long), ("bias", c_void_p), ("in_place", c_long)]
+
+
+class _Grouped(Structure):
+    _fields_ = [
+        *((name, c_long) for name in ("heads", "kv_heads", "dim")),
+        *((name, c_float) for name in ("eps", "scale")),
+        *((name, c_void_p) for name in ("q_norm", "k_norm")),
+    ]
+
+
+class _Layer(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("input_norm", "post_norm")),
+        ("attention", _Grouped),
+        *((name, Packed) for name in ("q", "k", "v", "out", "gate", "up", "down")),
+    ]
+
+
+class _Model(Structure):
+    _fields_ = [
+        *((name, c_long) for name in ("layers", "hidden", "inner")),
+        ("eps", c_float),
+        ("large", c_long),
+        *((name, c_void_p) for name in ("embedding", "norm")),
+        ("head", Packed),
+        ("layer", POINTER(_Layer)),
+    ]
+
+
+class _Step(Structure):
+    _fields_ = [
+        ("model", POINTER(_Model)),
+        *((name, c_void_p) for name in ("tokens", "starts")),
+        *((name, c_long) for name in ("rows", "room")),
+        *((name, c_void_p) for name in ("cos", "sin")),
+        ("stores", POINTER(c_void_p)),
+        ("logits", c_void_p),
+    ]
+
+
+class _Draw(Structure):
+    _fields_ = [
+        ("logits", c_void_p),
+        *((name, c_long) for name in ("rows", "vocab")),
+        ("uniforms", c_void_p),
+        ("heat", c_float),
+        *((name, c_void_p) for name in ("tokens", "own", "sampled")),
+        ("failed", c_long),
+    ]
+
+
+class NativeStep:
+    """One model's step in C. Small matrices are packed, once a decode and again whenever a weight was written.
+
+    A copy of the model, and one that was pickled, starts anew.
+    """
+
+    def __init__(self) -> None:
+        self._weights: list[nn.Parameter] = []
+        self._state: list[tuple[int, int]] = []
+        self._model: _Model | None = None
+        self._held: list[Any] = []  # what the description points to
+
+    def __reduce__(self) -> tuple[type["NativeStep"], tuple[()]]:
+        return NativeStep, ()
+
+    def begin(self, model: "CausalLM") -> None:
+        """Pack anew at the next step: not every write can be seen at a tensor."""
+        self._weights, self._state = list(model.parameters()) if model.native else [], []
+
+    @property
+    def ready(self) -> bool:
+        """Whether `begin` found that the model's steps are native."""
+        return bool(self._weights)
+
+    def __call__(
+        self, model: "CausalLM", tokens: Tensor, starts: Tensor, tables: tuple[Tensor, Tensor], cache: Any
+    ) -> Tensor:
+        """Feed tokens Long[rows] to a cache's first rows, which hold `starts` Long[rows]; return logits [rows, vocab].
+
+        `tables` are cos and sin up to the longest row. The cache's room must hold one token more.
+        """
+        state = [(weight.data_ptr(), _version(weight)) for weight in self._weights]
+        if state != self._state:
+            self._describe(model)
+            self._state = state
+        assert self._model is not None
+        rows, tokens, starts = len(tokens), tokens.contiguous(), starts.contiguous()
+        stores = [store.data_ptr() for layer in cache.layers for store in layer]
+        logits = torch.empty(rows, self._model.head.outs)
+        step = _Step(
+            ctypes.pointer(self._model),
+            *(tokens.data_ptr(), starts.data_ptr(), rows, cache.room),
+            *(table.data_ptr() for table in tables),
+            (c_void_p * len(stores))(*stores),
+            logits.data_ptr(),
+        )
+        _check(_library().aftershock_step(ctypes.byref(step), torch.get_num_threads()), tokens, self._model.head.outs)
+        return logits
+
+    def _describe(self, model: "CausalLM") -> None:
+        self._held = []
+        large = sum(weight.numel() for weight in self._weights) > _LARGE
+        embedding = model.model.embed_tokens.weight
+        head = embedding if model.lm_head is None else model.lm_head.weight
+        blocks: list[Any] = list(model.model.layers)
+        layers = (_Layer * len(blocks))(*(self._layer(block, large) for block in blocks))
+        config = model.config
+        self._model = _Model(
+            *(len(blocks), config.hidden_size, blocks[0].mlp.up_proj.out_features, config.rms_norm_eps, large),
+            *(embedding.data_ptr(), model.model.norm.weight.data_ptr()),
+            self._packed(head, None, large),
+            layers,
+        )
+
+    def _layer(self, block: "Block", large: bool) -> _Layer:
+        attention, mlp = block.self_attn, block.mlp
+        assert isinstance(attention, GroupedAttention)
+        assert isinstance(mlp, GatedMLP)
+        matrices = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        matrices += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+        norms = attention.q_norm, attention.k_norm
+        heads = [matrix.out_features // attention.dim for matrix in matrices[:2]]
+        return _Layer(
+            *(norm.weight.data_ptr() for norm in (block.input_layernorm, block.post_attention_layernorm)),
+            _Grouped(
+                *(*heads, attention.dim, block.input_layernorm.eps, attention.scale),
+                *(norm.weight.data_ptr() if isinstance(norm, RMSNorm) else None for norm in norms),
+            ),
+            *(self._packed(matrix.weight, matrix.bias, large) for matrix in matrices),
+        )
+
+    def _packed(self, weight: Tensor, bias: Tensor | None, in_place: bool) -> Packed:
+        """Describe a matrix [outs, ins], packed unless it is to be read in place."""
+        (outs, ins), at = weight.shape, None if bias is None else bias.data_ptr()
+        if in_place:
+            return Packed(weight.data_ptr(), outs, ins, at, 1)
+        library = _library()
+        to = torch.empty(library.aftershock_packed_size(outs, ins))
+        library.aftershock_pack(weight.data_ptr(), outs, ins, to.data_ptr())
+        self._held.append(to)
+        return Packed(to.data_ptr(), outs, ins, at, 0)
+
+
+def serves(model: "CausalLM") -> bool:
+    """Whether the model's decoding steps can be native: by the machine, and by its kind, device and precision alone."""
+    from aftershock.models.causal_lm import Block
+
+    if model.exact or build.library() is None:
+        return False
+    known = {Block, nn.Identity, GatedMLP, GroupedAttention, Linear, RMSNorm}
+    if any(type(module) not in known for block in model.model.layers for module in block.modules()):
+        return False
+    ends = {type(model.model.embed_tokens), type(model.lm_head), type(model.model.norm)}
+    fits = model.config.rope_dim % _OCT == 0
+    return fits and ends <= {nn.Embedding, nn.Linear, RMSNorm, type(None)} and all(map(_plain, model.parameters()))
+
+
+def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw by inverse CDF from logits float32[rows, vocab] over `temperature`, with uniforms float64[rows].
+
+    Returns Long[rows] tokens, and their log-probabilities float32[rows] under the logits and under what was drawn
+    from. A token without mass is never drawn; a row of NaN gives log-probabilities of NaN.
+    """
+    rows, vocab = logits.shape
+    logits, uniforms = logits.contiguous(), uniforms.contiguous()
+    tokens, own, sampled = torch.empty(rows, dtype=torch.long), torch.empty(rows), torch.empty(rows)
+    asked = _Draw(
+        *(logits.data_ptr(), rows, vocab, uniforms.data_ptr(), temperature),
+        *(part.data_ptr() for part in (tokens, own, sampled)),
+    )
+    _check(_library().aftershock_draw(ctypes.byref(asked), torch.get_num_threads()), tokens, vocab)
+    return tokens, own, sampled
+
+
+def _library() -> ctypes.CDLL:
+    library = build.library()
+    assert library is not None
+    if library.aftershock_pack.argtypes is None:
+        library.aftershock_step.argtypes = library.aftershock_draw.argtypes = [c_void_p, c_long]
+        library.aftershock_step.restype = library.aftershock_draw.restype = c_int
+        library.aftershock_packed_size.argtypes, library.aftershock_packed_size.restype = [c_long, c_long], c_long
+        library.aftershock_pack.argtypes = [c_void_p, c_long, c_long, c_void_p]
+        library.aftershock_pack.restype = None
+    return library
+
+
+def _check(code: int, tokens: Tensor, vocab: int) -> None:
+    if code == _NO_MEMORY:
+        raise MemoryError("no memory for a decoding step: lower max_rows")
+    if code == _BAD_TOKEN:
+        low, high = int(tokens.min()), int(tokens.max())
+        raise IndexError(
+            f"tokens from {low} to {high} were fed; the model knows 0 to {vocab - 1}: encode with its own tokenizer"
+        )
+
+
+def _plain(weight: nn.Parameter) -> bool:
+    """Whether C can read it: float32 in this machine's memory, row by row."""
+    return (
+        type(weight) is nn.Parameter
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and weight.is_contiguous()
+    )
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
