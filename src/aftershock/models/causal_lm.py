@@ -16,6 +16,7 @@ from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.native.step import NativeStep, serves
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
+from aftershock.models.unset import unset
 
 _MOVED = 64  # rows moved at once when a cache is laid out anew
 
@@ -276,9 +277,10 @@ def empty(
     kind: type[CausalLM] = CausalLM,
 ) -> CausalLM:
     """Return a model whose weights are allocated but not set; gates' biases and counts are zero."""
-    with torch.device("meta"):
+    with unset():
         model = kind(config, own)
-    model.to(dtype).to_empty(device=device)
+    # What `to_empty` does, but not by `empty_like`, which imports sympy for a tensor on meta.
+    model.to(dtype)._apply(lambda held: torch.empty(held.shape, dtype=held.dtype, device=device))
     for module in model.modules():
         if isinstance(module, Gate):
             module.counts.zero_()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from aftershock.address import key
 from aftershock.models.causal_lm import CausalLM
 from aftershock.models.config import DeepseekConfig, ModelConfig
+from aftershock.models.unset import unset
 
 
 class Scorer(CausalLM):
@@ -48,7 +49,7 @@ def _scoring(config: ModelConfig) -> ModelConfig:
 @torch.no_grad()
 def scorer_of(model: CausalLM, seed: int) -> Scorer:
     """Return a new reward model on the trunk of `model` (shared, not copied); only its head is drawn from the seed."""
-    with torch.device("meta"):
+    with unset():
         scorer = Scorer(model.config)
     scorer.model, scorer.rotary, scorer.companions = model.model, model.rotary, model.companions
     scorer.model.mtp = nn.ModuleList()
