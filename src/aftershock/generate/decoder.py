@@ -14,9 +14,9 @@ from aftershock.generate.rows import Group, Request, Rows
 from aftershock.generate.sampler import Sampler
 from aftershock.generate.stops import StopStrings
 from aftershock.generate.types import FinishReason
-from aftershock.models.base import LanguageModel
+from aftershock.models.base import KVCache, LanguageModel
 
-ROWS = 8  # the rows of a decode that isn't native, and
+ROWS = 8  # the rows of a decode and
 POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
 PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
 STAGED = 16  # prompts prefilled together, at most
@@ -53,6 +53,7 @@ class Finished:
     logprobs: list[float]
     sampled_logprobs: list[float]
     reason: FinishReason
+    forwards: int
 
 
 class Decoder:
@@ -74,14 +75,13 @@ class Decoder:
         layout: Layout,
     ) -> None:
         self.model, self.sampler, self.stops, self.eos = model, sampler, stops, eos
-        self.padding = 1 if model.native else ROWS
         self.layout, self.device = layout, model.device
         self.max_tokens = sampler.params.max_tokens
-        self.rows = Rows(layout.decoded, self.max_tokens)
+        self.rows = self._new_rows()
         groups = list(groups)
         held = max((len(group.tokens) for group in groups), default=1) - 1
         room = rounded_up(max(held, 1), POSITIONS)
-        self.cache = model.new_cache(layout.decoded + layout.staged, layout.capacity, room)
+        self.cache = self._new_cache(layout.decoded + layout.staged, layout.capacity, room)
         # prompts of like length together, so that little is padded; the order can't be seen in what is drawn
         self._waiting = deque(sorted(groups, key=lambda group: len(group.tokens)))
         self._staged: deque[tuple[int, Group, deque[Request]]] = deque()
@@ -95,18 +95,32 @@ class Decoder:
     def step(self) -> list[Finished]:
         """Draw one token for each active row; return what finished, its place already taken."""
         rows = self.rows
-        padded = rounded_up(rows.active, self.padding)
-        read = rounded_up(int(rows.lengths[: rows.active].max()) + 1, POSITIONS)
-        if read > self.cache.room:
-            self.cache.widen(read, self.cache.rows if self._staged or self._waiting else padded)
-        logits = self.model.decode(self._tensor(rows.last[:padded]), self._tensor(rows.lengths[:padded]), self.cache)
-        drawn = self.sampler(logits, self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded])))
+        padded = self._reach(1)
+        tokens, starts = self._tensor(rows.last[:padded, None]), self._tensor(rows.lengths[:padded])
+        hidden = self.model.hidden(tokens, cache=self.cache, starts=starts)[:, -1]
+        drawn = self.sampler(
+            self.model.logits(hidden).float(), self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded]))
+        )
         rows.record(*(part[: rows.active].cpu().numpy() for part in drawn))
         ended = self._ended()
         finished = [self._finish(row, reason) for row, reason in ended.items()]
         if ended:
             self._fill(ended)
         return finished
+
+    def _new_rows(self) -> Rows:
+        return Rows(self.layout.decoded, self.max_tokens)
+
+    def _new_cache(self, rows: int, capacity: int, room: int) -> KVCache:
+        return self.model.new_cache(rows, capacity, room)
+
+    def _reach(self, ahead: int, multiple: int = ROWS) -> int:
+        """Lay out the cache for `ahead` more tokens of each active row; return how many rows a step computes."""
+        rows, padded = self.rows, rounded_up(self.rows.active, multiple)
+        read = rounded_up(int(rows.lengths[: rows.active].max()) + ahead, POSITIONS)
+        if read > self.cache.room:
+            self.cache.widen(read, self.cache.rows if self._staged or self._waiting else padded)
+        return padded
 
     def _ended(self) -> dict[int, FinishReason]:
         """Return the rows that end with the token just drawn, and why."""
@@ -132,7 +146,8 @@ class Decoder:
                 f"{request.sample}: its weights have diverged, or logit_bias forbids every token; go back to the "
                 "last good checkpoint with a lower learning rate, or lift the bias"
             )
-        return Finished(request, rows.tokens[row, :length].tolist(), logprobs.tolist(), sampled.tolist(), reason)
+        told = rows.tokens[row, :length].tolist(), logprobs.tolist(), sampled.tolist()
+        return Finished(request, *told, reason, rows.forwards(row))
 
     def _fill(self, free: Iterable[int]) -> None:
         """Give the `free` rows to waiting requests; close the holes that remain."""
@@ -156,12 +171,16 @@ class Decoder:
             tokens[row, : len(group.tokens) - 1] = group.tokens[:-1]
         width = rounded_up(PREFILL_TOKENS // count, POSITIONS)
         for start in range(0, longest, width):
-            self.model.hidden(
+            hidden = self.model.hidden(
                 self._tensor(tokens[:, start : start + width]),
                 cache=self.cache,
                 rows=self._tensor(slots),
                 starts=self._tensor(np.full(count, start)),
             )
+            self._prefilled(groups, slots, start, hidden)
+
+    def _prefilled(self, groups: list[Group], slots: np.ndarray, start: int, hidden: Tensor) -> None:
+        """Hear of a prefill's states [groups, width, hidden] of positions `start`..; decoding plainly needs none."""
 
     def _admit(self, holes: deque[int]) -> None:
         """Copy staged prompts into the first of `holes`, one for each of their requests, until either runs out."""
@@ -169,7 +188,7 @@ class Decoder:
         while holes and self._staged:
             slot, group, requests = self._staged[0]
             row = holes.popleft()
-            self.rows.place(row, requests.popleft(), group.tokens)
+            self._begin(row, requests.popleft(), group.tokens)
             source.append(slot)
             target.append(row)
             longest = max(longest, len(group.tokens) - 1)
@@ -177,6 +196,9 @@ class Decoder:
                 self._staged.popleft()
         self.rows.active = max(self.rows.active, target[-1] + 1)
         self._copy(source, target, longest)
+
+    def _begin(self, row: int, request: Request, prompt: tuple[int, ...]) -> None:
+        self.rows.place(row, request, prompt)
 
     def _compact(self, holes: list[int]) -> None:
         """Move the last active rows into the holes."""

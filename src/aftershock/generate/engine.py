@@ -11,6 +11,7 @@ from aftershock.errors import CapacityError, SamplingError
 from aftershock.generate.decoder import Decoder, Finished, Layout
 from aftershock.generate.rows import BYTES_A_TOKEN, Group, Request
 from aftershock.generate.sampler import Sampler, check_params
+from aftershock.generate.speculation import SpeculativeDecoder, need_module
 from aftershock.generate.stops import StopStrings
 from aftershock.generate.types import Completion, SamplingParams
 from aftershock.models.base import LanguageModel
@@ -84,7 +85,7 @@ class Engine:
         encoded = self._encode([prompt])
         with _sampling(self.model):
             decoder = self._decoder(encoded, params, None)
-        splitter, sent, tokens = StreamSplitter(self.prefilled_think), 0, 0
+        splitter, sent = StreamSplitter(self.prefilled_think), 0
         while True:
             with _sampling(self.model):
                 finished = decoder.step()
@@ -93,8 +94,8 @@ class Engine:
                 yield from splitter.push(completion.text[sent:])
                 yield from splitter.finish()
                 return completion
-            tokens += 1
-            text = self.tokenizer.decode(decoder.rows.tokens[0, :tokens].tolist()).rstrip("\ufffd")
+            drawn = decoder.rows.tokens[0, : decoder.rows.steps[0]]
+            text = self.tokenizer.decode(drawn.tolist()).rstrip("\ufffd")
             text = text[: len(text) - held_back(text, params.stop)]
             yield from splitter.push(text[sent:])
             sent = max(sent, len(text))
@@ -107,11 +108,20 @@ class Engine:
         staging rows.
         """
         wanted = self.max_rows if completions is None else completions
-        return self._bytes(Layout.of(self.max_rows, wanted, wanted, longest_prompt, params.max_tokens), params)
+        return self._bytes(self._layout(wanted, wanted, longest_prompt, params), params)
+
+    def _layout(self, groups: int, requests: int, longest_prompt: int, params: SamplingParams) -> Layout:
+        """Lay out rows; drafts past a completion's end are computed too, and take places."""
+        return Layout.of(self.max_rows, groups, requests, longest_prompt, params.max_tokens + params.draft)
 
     def _bytes(self, layout: Layout, params: SamplingParams) -> int:
-        cache = self.model.cache_bytes(layout.decoded + layout.staged, layout.capacity)
-        return cache + layout.decoded * (params.max_tokens * BYTES_A_TOKEN + self._vocab_size * BYTES_A_LOGIT)
+        rows = layout.decoded + layout.staged
+        judged = 1 + 2 * params.draft  # distributions a row, those that drafts come from among them
+        if params.draft:
+            cache = need_module(self.model, params.draft).cache_bytes(rows, layout.capacity, drafting=True)
+        else:
+            cache = self.model.cache_bytes(rows, layout.capacity)
+        return cache + layout.decoded * (params.max_tokens * BYTES_A_TOKEN + judged * self._vocab_size * BYTES_A_LOGIT)
 
     def _decoder(
         self, encoded: list[tuple[int, ...]], params: SamplingParams, addresses: Sequence[Address] | None
@@ -119,11 +129,14 @@ class Engine:
         check_params(params, self._vocab_size)
         groups = _groups(encoded, params, addresses)
         longest = max(map(len, encoded), default=1)
-        layout = Layout.of(self.max_rows, len(groups), len(encoded) * params.n, longest, params.max_tokens)
+        layout = self._layout(len(groups), len(encoded) * params.n, longest, params)
         self._check_capacity(layout, longest, params)
-        sampler = Sampler(params, self._vocab_size, self.model.device, native=self.model.native)
+        sampler = Sampler(params, self._vocab_size, self.model.device)
         stops = StopStrings(params.stop, self.tokenizer, self._vocab_size)
-        return Decoder(self.model, groups, sampler, stops, self.tokenizer.eos, self.max_rows, layout)
+        rest = groups, sampler, stops, self.tokenizer.eos, self.max_rows, layout
+        if params.draft:
+            return SpeculativeDecoder(need_module(self.model, params.draft), *rest)
+        return Decoder(self.model, *rest)
 
     def _check_capacity(self, layout: Layout, longest: int, params: SamplingParams) -> None:
         limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
@@ -171,6 +184,7 @@ class Engine:
             reasoning=parts.reasoning,
             answer=parts.answer,
             finish_reason=finished.reason,
+            forwards=finished.forwards,
         )
 
 

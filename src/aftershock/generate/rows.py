@@ -68,12 +68,19 @@ class Rows:
         self.lengths[active:] = 0
         self.active = active
 
-    def record(self, tokens: np.ndarray, logprobs: np.ndarray, sampled_logprobs: np.ndarray) -> None:
-        """Write down one drawn token for each active row; each argument is [active]."""
-        here = (self._index[: self.active], self.steps[: self.active])
+    def forwards(self, row: int) -> int:
+        """Return how many forwards of the model have drawn the row's tokens."""
+        return int(self.steps[row])
+
+    def record(
+        self, tokens: np.ndarray, logprobs: np.ndarray, sampled_logprobs: np.ndarray, rows: np.ndarray | None = None
+    ) -> None:
+        """Write down one drawn token for each active row, or each of `rows` Int[n]; each argument is as long."""
+        rows = self._index[: self.active] if rows is None else rows
+        here = (rows, self.steps[rows])
         self.tokens[here] = tokens
         self.logprobs[here] = logprobs
         self.sampled_logprobs[here] = sampled_logprobs
-        self.last[: self.active] = tokens
-        self.lengths[: self.active] += 1
-        self.steps[: self.active] += 1
+        self.last[rows] = tokens
+        self.lengths[rows] += 1
+        self.steps[rows] += 1

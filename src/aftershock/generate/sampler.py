@@ -8,9 +8,6 @@ from torch import Tensor
 
 from aftershock.errors import SamplingError
 from aftershock.generate.types import SamplingParams
-from aftershock.models.native.step import draw
-
-_COLDEST = 1e-6  # temperature of a native draw, which divides in float32
 
 
 class Drawn(NamedTuple):
@@ -27,25 +24,19 @@ class Sampler:
 
     In this order: bias is added, temperature divides, top-k keeps the k likeliest, top-p the smallest set of those
     that holds top-p of their mass (Holtzman et al., arXiv 1904.09751), min-p those at least min-p times as likely as
-    the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token. With `native`, a draw that neither
-    biases nor truncates is done in C.
+    the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token.
     """
 
-    def __init__(
-        self, params: SamplingParams, vocab_size: int, device: torch.device, *, native: bool = False
-    ) -> None:
+    def __init__(self, params: SamplingParams, vocab_size: int, device: torch.device) -> None:
         self.params = params
         self.truncates = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         self.bias: Tensor | None = None
         if params.logit_bias:
             self.bias = torch.zeros(vocab_size, device=device)
             self.bias[list(params.logit_bias)] = torch.tensor(list(params.logit_bias.values()), device=device)
-        self.native = native and not self.truncates and self.bias is None and params.temperature >= _COLDEST
 
     def __call__(self, logits: Tensor, uniforms: Tensor) -> Drawn:
         """Draw one token a row from logits float32[rows, vocab] with uniforms float64[rows] in [0, 1)."""
-        if self.native:
-            return Drawn(*draw(logits, uniforms, self.params.temperature))
         own = logits.log_softmax(-1)
         if self.params.temperature == 0:
             tokens = (logits if self.bias is None else logits + self.bias).argmax(-1)
@@ -53,6 +44,16 @@ class Sampler:
         shaped = self._shape(logits, own)
         tokens = inverse_cdf(shaped.exp(), uniforms)
         return Drawn(tokens, _pick(own, tokens), _pick(shaped, tokens))
+
+    def distribution(self, logits: Tensor, own: Tensor) -> Tensor:
+        """Return the log-probabilities float32[rows, vocab] of what is drawn from: where greedy, 0 at one token alone.
+
+        `own` are the model's. A row of NaN has one there.
+        """
+        if self.params.temperature > 0:
+            return self._shape(logits, own)
+        likeliest = (logits if self.bias is None else logits + self.bias).argmax(-1, keepdim=True)
+        return torch.full_like(own, -math.inf).scatter(-1, likeliest, own.gather(-1, likeliest) * 0)
 
     def _shape(self, logits: Tensor, own: Tensor) -> Tensor:
         """Return the log-probabilities [rows, vocab] of the distribution to sample from."""
@@ -103,6 +104,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
         "temperature": (0 <= params.temperature < math.inf, "0 (greedy) or above, and finite"),
         "top_p": (0 < params.top_p <= 1, "above 0 and at most 1 (1 is off)"),
         "top_k": (params.top_k >= 0, "0 (off) or above"),
+        "draft": (params.draft >= 0, "0 (off) or above"),
         "min_p": (0 <= params.min_p < 1, "at least 0 (off) and below 1"),
         "stop": (not isinstance(params.stop, str) and all(params.stop), "a tuple of strings, none of them empty"),
         "logit_bias": (

@@ -10,13 +10,12 @@ from aftershock.errors import CheckpointError
 from aftershock.models.attention import GroupedAttention, LatentAttention
 from aftershock.models.base import KVCache, LanguageModel, Segments
 from aftershock.models.config import DeepseekConfig, DenseConfig, ModelConfig
+from aftershock.models.graphs import GraphedSteps, bucket, captures
 from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
-from aftershock.models.native.step import NativeStep, serves
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
-from aftershock.models.unset import unset
 
 _MOVED = 64  # rows moved at once when a cache is laid out anew
 
@@ -34,6 +33,7 @@ class LayerCache(KVCache):
         self.rows, self.capacity, self.room, self._shapes = rows, capacity, room, shapes
         self._held = [[like.new_empty(rows * capacity * math.prod(shape)) for shape in shapes] for _ in range(layers)]
         self.layers = self._laid_out()
+        self.graphs = GraphedSteps()
         for store in self._stores():
             # Zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
             store.zero_()
@@ -48,7 +48,7 @@ class LayerCache(KVCache):
 
     def widen(self, room: int, rows: int) -> None:
         before, stores = self.room, self._stores()
-        self.rows, self.room = rows, room
+        self.rows, self.room = rows, bucket(room, self.capacity) if stores[0].is_cuda else room
         self.layers = self._laid_out()
         for old, new in zip(stores, self._stores()):
             for start in range(0, rows, _MOVED)[::-1]:  # from the end, as every row moves back
@@ -112,10 +112,12 @@ class PredictionLayer(Block):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size) if own_embedding else None
         self.shared_head = SharedHead(config, own_head=own_head)
 
-    def predict(self, embedded: Tensor, hidden: Tensor, context: Context) -> Tensor:
+    def predict(
+        self, embedded: Tensor, hidden: Tensor, context: Context, store: tuple[Tensor, ...] | None = None
+    ) -> Tensor:
         """Return the normed hidden state that the head turns into the token after next, [batch, time, hidden]."""
         x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(hidden)), -1))
-        return self.shared_head.norm(self(x, context))
+        return self.shared_head.norm(self(x, context, store))
 
 
 class Trunk(nn.Module):
@@ -163,7 +165,7 @@ class CausalLM(LanguageModel):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         interleave = isinstance(config, DeepseekConfig) and config.rope_interleave
         self.rotary = RotaryTable(config.rope, config.rope_dim, config.max_position_embeddings, interleave=interleave)
-        self._recorder, self._native = Recorder(), NativeStep()
+        self._recorder = Recorder()
 
     def hidden(
         self,
@@ -186,18 +188,12 @@ class CausalLM(LanguageModel):
             hidden = self._recorder.take(self.model, tokens, starts, cos, sin, layers)
             if hidden is not None:
                 return hidden
+        if time == 1 and rows is None and captures(tokens):
+            cos, sin = (table[: cache.room] for table in self.rotary.upto(cache.room, tokens.device))
+            hidden = cache.graphs.take(self.model, tokens, starts, cos, sin, layers)
+            if hidden is not None:
+                return hidden
         return self.model(tokens, cached_context(starts, rows, time, cos, sin), layers)
-
-    @property
-    def native(self) -> bool:
-        return serves(self)
-
-    def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
-        plain = not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
-        if plain or not self._native.ready or not isinstance(cache, LayerCache):
-            return super().decode(tokens, starts, cache)
-        tables = self.rotary.upto(read_length(starts, 1, cache.room), tokens.device)
-        return self._native(self, tokens, starts, tables, cache)
 
     def _records(self, length: int) -> bool:
         """Whether a decoding step may be replayed: not where what runs depends on values, as the choice of experts."""
@@ -232,9 +228,26 @@ class CausalLM(LanguageModel):
         `depth` positions of a sequence or segment have no next token to read; what they hold means nothing.
         """
         layer = self._prediction_layer(depth)
-        following = tokens.roll(-depth, 1)
+        return layer.predict(self._embedded(layer, tokens.roll(-depth, 1)), hidden, self._context(tokens, segments))
+
+    def draft_hidden(
+        self, following: Tensor, hidden: Tensor, cache: KVCache, *, rows: Tensor | None = None, starts: Tensor
+    ) -> Tensor:
+        """Return MTP module 1's hidden state [batch, time, hidden] over its own layer of a `cache` made for `drafting`.
+
+        `hidden` [batch, time, hidden] are the model's states at positions `starts` Long[batch].., or the module's own
+        where it foretells further than its training, and `following` Long[batch, time] the tokens after them.
+        """
+        assert isinstance(cache, LayerCache)
+        layer, time = self._prediction_layer(1), following.shape[1]
+        length = read_length(starts, time, cache.room)
+        cos, sin = (table[:length] for table in self.rotary.upto(length, following.device))
+        context = cached_context(starts, rows, time, cos, sin)
+        return layer.predict(self._embedded(layer, following), hidden, context, cache.layers[-1])
+
+    def _embedded(self, layer: PredictionLayer, tokens: Tensor) -> Tensor:
         embed = layer.embed_tokens if layer.embed_tokens is not None else self.model.embed_tokens
-        return layer.predict(embed(following), hidden, self._context(tokens, segments))
+        return embed(tokens)
 
     def mtp_logits(self, hidden: Tensor, depth: int = 1) -> Tensor:
         """Apply MTP module `depth`'s head, mostly the model's: [..., hidden] -> [..., vocab]."""
@@ -257,16 +270,17 @@ class CausalLM(LanguageModel):
         assert isinstance(self.config, DenseConfig)
         return GroupedAttention.cache_shapes(self.config)
 
-    def new_cache(self, rows: int, capacity: int, room: int | None = None) -> LayerCache:
+    def new_cache(self, rows: int, capacity: int, room: int | None = None, *, drafting: bool = False) -> LayerCache:
+        """Reserve a cache as `LanguageModel` says; for `drafting`, with one more layer for MTP module 1."""
         self._recorder.check(self.model)
-        self._native.begin(self)
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         room = capacity if room is None else room
-        return LayerCache(self._token_shapes(), self.config.num_hidden_layers, rows, capacity, room, like)
+        layers = self.config.num_hidden_layers + drafting
+        return LayerCache(self._token_shapes(), layers, rows, capacity, room, like)
 
-    def cache_bytes(self, rows: int, capacity: int) -> int:
+    def cache_bytes(self, rows: int, capacity: int, *, drafting: bool = False) -> int:
         a_token = sum(math.prod(shape) for shape in self._token_shapes())
-        return rows * capacity * a_token * self.config.num_hidden_layers * self.dtype.itemsize
+        return rows * capacity * a_token * (self.config.num_hidden_layers + drafting) * self.dtype.itemsize
 
 
 def empty(
@@ -277,10 +291,9 @@ def empty(
     kind: type[CausalLM] = CausalLM,
 ) -> CausalLM:
     """Return a model whose weights are allocated but not set; gates' biases and counts are zero."""
-    with unset():
+    with torch.device("meta"):
         model = kind(config, own)
-    # What `to_empty` does, but not by `empty_like`, which imports sympy for a tensor on meta.
-    model.to(dtype)._apply(lambda held: torch.empty(held.shape, dtype=held.dtype, device=device))
+    model.to(dtype).to_empty(device=device)
     for module in model.modules():
         if isinstance(module, Gate):
             module.counts.zero_()
