@@ -15,6 +15,7 @@ from aftershock.generate.sampler import Sampler
 from aftershock.generate.stops import StopStrings
 from aftershock.generate.types import FinishReason
 from aftershock.models.base import KVCache, LanguageModel
+from aftershock.models.graphs import bucket
 
 ROWS = 8  # the rows of a decode and
 POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
@@ -115,6 +116,8 @@ class Decoder:
         return self.model.new_cache(rows, capacity, room)
 
     def _reach(self, ahead: int, multiple: int = ROWS) -> int:
+        if self.device.type == "cuda":  # few shapes, each of which is captured
+            padded = bucket(padded, self.layout.decoded)
         """Lay out the cache for `ahead` more tokens of each active row; return how many rows a step computes."""
         rows, padded = self.rows, rounded_up(self.rows.active, multiple)
         read = rounded_up(int(rows.lengths[: rows.active].max()) + ahead, POSITIONS)

@@ -82,7 +82,7 @@ class Experts(nn.Module):
         """
         order = chosen.flatten().argsort(stable=True)
         token = order // chosen.shape[1]
-        ends = torch.bincount(chosen.flatten(), minlength=self.down_proj.shape[0]).cumsum(0)
+        ends = _counts(chosen.flatten(), self.down_proj.shape[0]).cumsum(0)
         x = narrowed(x)
         dtype = x.dtype
         sorted_x = x.index_select(0, token)
@@ -104,18 +104,31 @@ class Experts(nn.Module):
         return _grouped_linear(x, weight.to(x.dtype), ends)
 
 
+def _seen(x: Tensor) -> bool:
+    """Whether the host sees values for nothing. It would wait for a GPU's, and a graph can't be captured of that."""
+    return x.device.type == "cpu"
+
+
+def _counts(chosen: Tensor, experts: int) -> Tensor:
+    """Return how often each expert was chosen, Long[experts]."""
+    if _seen(chosen):
+        return torch.bincount(chosen, minlength=experts)
+    return chosen.new_zeros(experts).scatter_add_(0, chosen, torch.ones_like(chosen))
+
+
 def _padded(x: Tensor, expert: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Spread rows x [n, in], sorted by `expert` Long[n], so that each expert has a multiple of `ROW_STEP` of them.
 
     Returns the longer x, the place of each row in it, and the new ends: in sampling, a token's bits then don't depend
-    on how many of its batch went to the same expert.
+    on how many of its batch went to the same expert. Rows past the last end, on a GPU, belong to none.
     """
     counts = ends.diff(prepend=ends.new_zeros(1))
     padded = (counts + ROW_STEP - 1) // ROW_STEP * ROW_STEP
     new_ends = padded.cumsum(0)
     shift = (new_ends - padded) - (ends - counts)
     place = torch.arange(len(expert), device=x.device) + shift.index_select(0, expert)
-    return x.new_zeros(int(new_ends[-1]), x.shape[1]).index_copy_(0, place, x), place, new_ends
+    size = int(new_ends[-1]) if _seen(x) else len(x) + len(ends) * (ROW_STEP - 1)
+    return x.new_zeros(size, x.shape[1]).index_copy_(0, place, x), place, new_ends
 
 
 def _grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
