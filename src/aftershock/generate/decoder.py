@@ -17,7 +17,7 @@ from aftershock.generate.types import FinishReason
 from aftershock.models.base import KVCache, LanguageModel
 from aftershock.models.graphs import bucket
 
-ROWS = 8  # the rows of a decode and
+ROWS = 8  # the rows of a decode that isn't native, and
 POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
 PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
 STAGED = 16  # prompts prefilled together, at most
@@ -76,6 +76,7 @@ class Decoder:
         layout: Layout,
     ) -> None:
         self.model, self.sampler, self.stops, self.eos = model, sampler, stops, eos
+        self.padding = 1 if model.native else ROWS
         self.layout, self.device = layout, model.device
         self.max_tokens = sampler.params.max_tokens
         self.rows = self._new_rows()
@@ -96,12 +97,9 @@ class Decoder:
     def step(self) -> list[Finished]:
         """Draw one token for each active row; return what finished, its place already taken."""
         rows = self.rows
-        padded = self._reach(1)
-        tokens, starts = self._tensor(rows.last[:padded, None]), self._tensor(rows.lengths[:padded])
-        hidden = self.model.hidden(tokens, cache=self.cache, starts=starts)[:, -1]
-        drawn = self.sampler(
-            self.model.logits(hidden).float(), self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded]))
-        )
+        padded = self._reach(1, self.padding)
+        logits = self.model.decode(self._tensor(rows.last[:padded]), self._tensor(rows.lengths[:padded]), self.cache)
+        drawn = self.sampler(logits, self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded])))
         rows.record(*(part[: rows.active].cpu().numpy() for part in drawn))
         ended = self._ended()
         finished = [self._finish(row, reason) for row, reason in ended.items()]
@@ -116,10 +114,10 @@ class Decoder:
         return self.model.new_cache(rows, capacity, room)
 
     def _reach(self, ahead: int, multiple: int = ROWS) -> int:
-        if self.device.type == "cuda":  # few shapes, each of which is captured
-            padded = bucket(padded, self.layout.decoded)
         """Lay out the cache for `ahead` more tokens of each active row; return how many rows a step computes."""
         rows, padded = self.rows, rounded_up(self.rows.active, multiple)
+        if self.device.type == "cuda":  # few shapes, each of which is captured
+            padded = bucket(padded, self.layout.decoded)
         read = rounded_up(int(rows.lengths[: rows.active].max()) + ahead, POSITIONS)
         if read > self.cache.room:
             self.cache.widen(read, self.cache.rows if self._staged or self._waiting else padded)

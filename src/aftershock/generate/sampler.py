@@ -8,6 +8,9 @@ from torch import Tensor
 
 from aftershock.errors import SamplingError
 from aftershock.generate.types import SamplingParams
+from aftershock.models.native.step import draw
+
+_COLDEST = 1e-6  # temperature of a native draw, which divides in float32
 
 
 class Drawn(NamedTuple):
@@ -24,19 +27,23 @@ class Sampler:
 
     In this order: bias is added, temperature divides, top-k keeps the k likeliest, top-p the smallest set of those
     that holds top-p of their mass (Holtzman et al., arXiv 1904.09751), min-p those at least min-p times as likely as
-    the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token.
+    the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token. With `native`, a draw that neither
+    biases nor truncates is done in C.
     """
 
-    def __init__(self, params: SamplingParams, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, params: SamplingParams, vocab_size: int, device: torch.device, *, native: bool = False) -> None:
         self.params = params
         self.truncates = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         self.bias: Tensor | None = None
         if params.logit_bias:
             self.bias = torch.zeros(vocab_size, device=device)
             self.bias[list(params.logit_bias)] = torch.tensor(list(params.logit_bias.values()), device=device)
+        self.native = native and not self.truncates and self.bias is None and params.temperature >= _COLDEST
 
     def __call__(self, logits: Tensor, uniforms: Tensor) -> Drawn:
         """Draw one token a row from logits float32[rows, vocab] with uniforms float64[rows] in [0, 1)."""
+        if self.native:
+            return Drawn(*draw(logits, uniforms, self.params.temperature))
         own = logits.log_softmax(-1)
         if self.params.temperature == 0:
             tokens = (logits if self.bias is None else logits + self.bias).argmax(-1)

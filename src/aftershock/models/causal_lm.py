@@ -14,8 +14,10 @@ from aftershock.models.graphs import GraphedSteps, bucket, captures
 from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
+from aftershock.models.native.step import NativeStep, serves
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
+from aftershock.models.unset import unset
 
 _MOVED = 64  # rows moved at once when a cache is laid out anew
 
@@ -165,7 +167,7 @@ class CausalLM(LanguageModel):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         interleave = isinstance(config, DeepseekConfig) and config.rope_interleave
         self.rotary = RotaryTable(config.rope, config.rope_dim, config.max_position_embeddings, interleave=interleave)
-        self._recorder = Recorder()
+        self._recorder, self._native = Recorder(), NativeStep()
 
     def hidden(
         self,
@@ -194,6 +196,17 @@ class CausalLM(LanguageModel):
             if hidden is not None:
                 return hidden
         return self.model(tokens, cached_context(starts, rows, time, cos, sin), layers)
+
+    @property
+    def native(self) -> bool:
+        return serves(self)
+
+    def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
+        plain = not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
+        if plain or not self._native.ready or not isinstance(cache, LayerCache):
+            return super().decode(tokens, starts, cache)
+        tables = self.rotary.upto(read_length(starts, 1, cache.room), tokens.device)
+        return self._native(self, tokens, starts, tables, cache)
 
     def _records(self, length: int) -> bool:
         """Whether a decoding step may be replayed: not where what runs depends on values, as the choice of experts."""
@@ -273,6 +286,7 @@ class CausalLM(LanguageModel):
     def new_cache(self, rows: int, capacity: int, room: int | None = None, *, drafting: bool = False) -> LayerCache:
         """Reserve a cache as `LanguageModel` says; for `drafting`, with one more layer for MTP module 1."""
         self._recorder.check(self.model)
+        self._native.begin(self)
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         room = capacity if room is None else room
         layers = self.config.num_hidden_layers + drafting
@@ -291,9 +305,10 @@ def empty(
     kind: type[CausalLM] = CausalLM,
 ) -> CausalLM:
     """Return a model whose weights are allocated but not set; gates' biases and counts are zero."""
-    with torch.device("meta"):
+    with unset():
         model = kind(config, own)
-    model.to(dtype).to_empty(device=device)
+    # What `to_empty` does, but not by `empty_like`, which imports sympy for a tensor on meta.
+    model.to(dtype)._apply(lambda held: torch.empty(held.shape, dtype=held.dtype, device=device))
     for module in model.modules():
         if isinstance(module, Gate):
             module.counts.zero_()
