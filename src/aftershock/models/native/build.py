@@ -61,13 +61,13 @@ def _compiled(compiler: list[str]) -> Path:
     """Return the library's path, in the user's cache or else in a folder that goes with the process."""
     name = f"{_digest(compiler)}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aftershock" / "native"
-    if (folder / name).exists():
-        return folder / name
     try:
+        if (folder / name).exists():
+            return folder / name
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             return _compile(compiler, Path(made) / name).rename(folder / name)  # at once, whoever else does the same
-    except PermissionError:
+    except OSError:  # no folder of the user's can be written
         return _compile(compiler, _own_folder() / name)
 
 

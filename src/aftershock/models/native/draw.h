@@ -45,8 +45,7 @@ static inline long chosen(const float *mass, const double *sums, long n, double 
 /* One row: its token, and the token's log-probability under the logits and under the logits over `heat`. */
 static inline void draw_row(const float *x, long n, double u, float heat, float *mass, double *sums, long *token,
                             float *own, float *sampled) {
-    float most = x[0];
-    for (long i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
+    const float most = largest_of(x, n);
     const double plain = masses(x, n, most, 1.0f, mass, sums);
     const double all = heat == 1.0f ? plain : masses(x, n, most, heat, mass, sums);
     *token = chosen(mass, sums, n, all, u);

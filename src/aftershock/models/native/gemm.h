@@ -259,24 +259,38 @@ static inline void rms_norm(const float *x, const float *weight, long n, float e
     for (long i = 0; i < n; i++) y[i] = x[i] * by * weight[i];
 }
 
+/* The largest of x [n], or -inf; NaNs are passed over. */
+static inline float largest_of(const float *x, long n) {
+    vec most = same(-INFINITY);
+    long i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) most = choose(load(x + i) > most, load(x + i), most);
+    float all = -INFINITY;
+    for (int lane = 0; lane < WIDTH; lane++) all = most[lane] > all ? most[lane] : all;
+    for (; i < n; i++) all = x[i] > all ? x[i] : all;
+    return all;
+}
+
 /* One row of n: x[i] = e^(x[i] - max) / sum. */
 static inline void softmax_in_place(float *x, long n) {
-    float most = x[0];
-    for (long i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
-    vec sum = {0};
-    long i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) {
+    const float most = largest_of(x, n);
+    const long left = n % WIDTH, back = n < WIDTH ? 0 : n - WIDTH; /* the last vector overlaps the one before */
+    const veci kept = n < WIDTH ? LANES < (int)left : LANES >= (int)(WIDTH - left);
+    vec last = n < WIDTH ? load_part(x, n, 0) : load(x + back), sum = {0};
+    for (long i = 0; i + WIDTH <= n; i += WIDTH) {
         vec e = exp_vec(load(x + i) - most);
         store(x + i, e);
         sum += e;
     }
-    if (i < n) {
-        vec e = exp_vec(load_part(x + i, n - i, -INFINITY) - most);
-        store_part(x + i, n - i, e);
-        sum += e;
+    if (left) {
+        last = choose(kept, exp_vec(last - most), same(0));
+        sum += last;
+        if (n < WIDTH)
+            store_part(x, n, last);
+        else
+            store(x + back, choose(kept, last, load(x + back)));
     }
     const float by = 1.0f / total(sum);
-    for (i = 0; i < n; i++) x[i] *= by;
+    for (long i = 0; i < n; i++) x[i] *= by;
 }
 
 /* y[i] += x[i] */

@@ -19,6 +19,17 @@ INLINE oct load_oct(const float *x) {
 
 INLINE void store_oct(float *x, oct v) { memcpy(x, &v, sizeof v); }
 
+#define QUAD 4
+typedef float quad __attribute__((vector_size(4 * QUAD)));
+
+INLINE quad load_quad(const float *x) {
+    quad v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+INLINE void store_quad(float *x, quad v) { memcpy(x, &v, sizeof v); }
+
 /* Lane i of a and lane i ^ by, added, where i lacks the bit `by`; of b where it has it. */
 INLINE oct merged(oct a, oct b, const int by) {
     oct own, other;
@@ -76,13 +87,13 @@ static inline void see(const float *q, const float *keys, const float *values, l
     for (; d < dim; d += OCT) mixed(weights, values + d, dim, length, 1, out + d);
 }
 
-/* Rotate one head: pairs lie half a head apart, the tables carry the sign (see rope.py). */
-static inline void rotate(float *x, const float *cos, const float *sin, long dim) {
+/* Rotate one head x and multiply it by `scale`: pairs lie half a head apart, the tables carry the sign (rope.py). */
+static inline void rotate(const float *x, const float *cos, const float *sin, long dim, float scale, float *to) {
     const long half = dim / 2;
-    for (long i = 0; i < half; i++) {
-        const float a = x[i], b = x[i + half];
-        x[i] = a * cos[i] + b * sin[i];
-        x[i + half] = b * cos[i + half] + a * sin[i + half];
+    for (long i = 0; i < half; i += QUAD) {
+        const quad a = load_quad(x + i), b = load_quad(x + i + half);
+        store_quad(to + i, (a * load_quad(cos + i) + b * load_quad(sin + i)) * scale);
+        store_quad(to + i + half, (b * load_quad(cos + i + half) + a * load_quad(sin + i + half)) * scale);
     }
 }
 
@@ -102,13 +113,11 @@ static inline void grouped_attention(const Grouped *a, float *q, float *k, const
     sin += at * dim;
     for (long h = 0; h < a->kv_heads; h++, keys += room * dim, values += room * dim) {
         if (a->k_norm) rms_norm(k + h * dim, a->k_norm, dim, a->eps, k + h * dim);
-        rotate(k + h * dim, cos, sin, dim);
-        memcpy(keys + at * dim, k + h * dim, 4 * dim);
-        memcpy(values + at * dim, v + h * dim, 4 * dim);
+        rotate(k + h * dim, cos, sin, dim, 1, keys + at * dim);
+        for (long d = 0; d < dim; d += OCT) store_oct(values + at * dim + d, load_oct(v + h * dim + d));
         for (float *query = q + h * shared * dim; query < q + (h + 1) * shared * dim; query += dim) {
             if (a->q_norm) rms_norm(query, a->q_norm, dim, a->eps, query);
-            rotate(query, cos, sin, dim);
-            for (long d = 0; d < dim; d++) query[d] *= a->scale;
+            rotate(query, cos, sin, dim, a->scale, query);
             see(query, keys, values, dim, at + 1, weights, query);
         }
     }

@@ -1,0 +1,188 @@
+"""The native step gives the forward's values, and a row the same bits whoever shares its batch and does the work."""
+
+import copy
+import functools
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aftershock.errors import CapacityError
+from aftershock.models import build, make_exact
+from aftershock.models.native import build as native_build
+
+pytestmark = pytest.mark.skipif(native_build.library() is None, reason=f"no native step: {native_build.why_not()}")
+torch.set_num_threads(1)
+SHARED = {
+    "vocab_size": 40,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.2,
+}
+KINDS = {
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "head_dim": 24, "num_key_value_heads": 6},
+    "llama": {
+        "model_type": "llama",
+        "head_dim": 72,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+}
+steps = st.lists(st.tuples(st.integers(0, 46), st.integers(0, 39)), min_size=1, max_size=29)
+
+
+def made(kind):
+    """Return a model whose biases and norms are not the plain ones of a new model."""
+    model = build({**SHARED, **KINDS[kind]}, seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 1:
+                weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)
+    return model
+
+
+@pytest.fixture(params=[*KINDS, "large"])
+def model(request, monkeypatch):
+    if request.param == "large":
+        monkeypatch.setattr("aftershock.models.native.step._LARGE", 0)
+    model = made("qwen2" if request.param == "large" else request.param)
+    assert model.native
+    return model
+
+
+@functools.cache
+def drawn(number, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(number))
+
+
+def filled(model, rows, room):
+    """Return a cache whose row i holds the same random keys and values, however many rows and whatever room."""
+    cache = model.new_cache(rows, room)
+    for number, store in enumerate(store for layer in cache.layers for store in layer):
+        store.copy_(drawn(number, 64, 64, *store.shape[2:])[:rows, :room])
+    return cache
+
+
+@torch.inference_mode()
+def stepped(model, feeds, room=64, threads=1):
+    """Return a step's logits and the cache after it; `feeds` are a start and a token each row."""
+    torch.set_num_threads(threads)
+    cache = filled(model, len(feeds), room)
+    starts, tokens = torch.tensor(feeds).T
+    try:
+        return model.decode(tokens, starts, cache), cache
+    finally:
+        torch.set_num_threads(1)
+
+
+def by_torch(model, feeds, room=64):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(native_build.SWITCH, "0")
+        return stepped(model, feeds, room)
+
+
+def test_values_are_the_forward_s(model):
+    @settings(deadline=None, max_examples=25)
+    @given(steps, st.sampled_from([48, 64]))
+    def check(feeds, room):
+        (ours, cache), (theirs, other) = stepped(model, feeds, room), by_torch(model, feeds, room)
+        assert not torch.equal(ours, theirs) or len(feeds) < 3
+        assert (ours - theirs).abs().max() < 2e-5 * theirs.std().clamp(min=1)
+        for ours_layer, theirs_layer in zip(cache.layers, other.layers):
+            for mine, yours in zip(ours_layer, theirs_layer):
+                assert (mine - yours).abs().max() < 2e-5
+
+    check()
+
+
+def test_a_row_s_bits_are_its_own(model):
+    @settings(deadline=None, max_examples=25)
+    @given(steps, st.sampled_from([48, 64]), st.integers(1, 3), st.data())
+    def check(feeds, room, threads, data):
+        together, _ = stepped(model, feeds, room, threads)
+        for row in {0, len(feeds) - 1, data.draw(st.integers(0, len(feeds) - 1))}:
+            alone, _ = stepped(model, [(0, 1)] * row + [feeds[row]])
+            assert torch.equal(together[row], alone[row])
+
+    check()
+
+
+def test_many_rows_pass_in_chunks_and_by_threads():
+    model = made("qwen3")
+    feeds = [(number % 47, number % 40) for number in range(64)] * 4
+    whole = [stepped(model, feeds[:64], threads=threads)[0] for threads in (1, 3)]
+    assert torch.equal(*whole)
+    with torch.inference_mode():
+        cache = model.new_cache(256, 64)
+        for name, store in zip("kv" * 2, (store for layer in cache.layers for store in layer)):
+            store.fill_(0.1 if name == "k" else 0.2)
+        starts, tokens = torch.tensor(feeds).T
+        logits = model.decode(tokens, starts, cache)
+    assert torch.equal(logits[:64], logits[64:128])
+    assert torch.equal(logits[:64], logits[192:])
+
+
+@torch.inference_mode()
+def test_what_a_learner_writes_is_seen(model):
+    feeds, weight = [(5, 1), (9, 2), (0, 3)], model.model.layers[1].mlp.down_proj.weight
+    cache, (starts, tokens) = filled(model, 3, 64), torch.tensor(feeds).T
+    before = model.decode(tokens, starts, cache)
+    assert torch.equal(model.decode(tokens, starts, cache), before)
+    with torch.inference_mode(False), torch.no_grad():
+        weight.mul_(1.5)
+    within = model.decode(tokens, starts, cache)
+    assert not torch.equal(within, before)
+    assert (within - by_torch(model, feeds)[0]).abs().max() < 1e-4
+    weight.data.mul_(2)  # which no tensor tells
+    assert (stepped(model, feeds)[0] - by_torch(model, feeds)[0]).abs().max() < 1e-4
+    model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(torch.ones(72, 48))
+    assert (stepped(model, feeds)[0] - by_torch(model, feeds)[0]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_weights_of_its_own(copied):
+    model, feeds = made("qwen3"), [(5, 1), (9, 2), (0, 3)]
+    before, _ = stepped(model, feeds)
+    other = copied(model)
+    with torch.no_grad():
+        other.model.norm.weight.mul_(2)
+    assert torch.equal(stepped(model, feeds)[0], before)
+    assert torch.allclose(stepped(other, feeds)[0], 2 * before, atol=1e-4)
+
+
+def test_what_is_not_native():
+    model, feeds = made("qwen2"), [(5, 1)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(stepped(model, feeds)[0], by_torch(model, feeds)[0])
+    assert not copy.deepcopy(model).bfloat16().native
+    assert not build({**SHARED, "model_type": "qwen2", "num_attention_heads": 12}, seed=0).native  # heads of 4
+    adapted = copy.deepcopy(model)
+    adapted.model.layers[0].self_attn.q_proj = torch.nn.Sequential(adapted.model.layers[0].self_attn.q_proj)
+    assert not adapted.native
+    make_exact(model)
+    assert not model.native
+
+
+def test_faults_are_told(model):
+    with pytest.raises(IndexError, match="tokens from 1 to 40 were fed; the model knows 0 to 39"):
+        stepped(model, [(5, 1), (6, 40)])
+    with pytest.raises(CapacityError, match="65 tokens, its room is 64"):
+        stepped(model, [(64, 1)])
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate_proj.weight[3, 3] = float("nan")
+    assert stepped(model, [(5, 1), (6, 2)])[0].isnan().all()
