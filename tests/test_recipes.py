@@ -44,9 +44,9 @@ def test_a_real_models_recipe_says_where_its_numbers_come_from_and_what_it_lacks
 
 @each_real
 def test_a_plan_knows_every_model_and_the_price_at_the_top_is_its(path):
-    found = plan(load_recipe(path), "H100")
-    assert all(stage.parameters for stage in found.stages)
     head = " ".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+    found = plan(load_recipe(path), re.search(r"--on (H\d+)", head).group(1))
+    assert all(stage.parameters for stage in found.stages)
     assert f"{max(stage.memory_gb for stage in found.stages):.0f} GB of memory" in head
     if any(stage.seconds for stage in found.stages):
         dollars = found.bill(found.seconds)["usd"][1]
