@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftershock.cost import cluster, energy, hardware, measure
 from aftershock.disk import free_bytes, size
-from aftershock.errors import SandboxError
+from aftershock.errors import RunError, SandboxError
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +63,11 @@ def findings(full: bool = False) -> Iterator[Finding]:
         yield optional(module)
 
 
-def measured() -> Iterator[Finding]:
-    """Measure this machine's speeds for half a minute and keep them; beside each its peak where the table has one."""
+def measured(machine: measure.Machine) -> Iterator[Finding]:
+    """Yield a measurement's speeds, beside each its peak where the table has one, and whether plans will find them."""
     import torch
 
     busy = os.getloadavg()[0] > hardware.cores() / 2
-    machine = measure.measure()
     name = hardware.gpu(torch.cuda.get_device_name(0)).name if torch.cuda.is_available() else hardware.cpu_name()
     chip = cluster.chip(name) if name in {row["name"] for row in hardware.table()} else None
     yield Finding("product, float32", "OK", f"{_rate(machine.matmul_flops, 'FLOP')}, {machine.cores} threads")
@@ -79,7 +78,16 @@ def measured() -> Iterator[Finding]:
     yield Finding("forward of one token", "OK", f"{1000 * machine.forward_seconds:.2f} ms, the nano base model")
     if busy:
         yield Finding("load", "WARN", "others were at work, so these may be too low", "measure on an idle machine")
-    yield Finding("kept", "OK", f"{measure.path()}, for aftershock plan")
+    yield _kept(machine)
+
+
+def _kept(machine: measure.Machine) -> Finding:
+    try:
+        measure.keep(machine)
+    except RunError as error:
+        step = "set XDG_CACHE_HOME to a folder that can be written, and measure again"
+        return Finding("kept", "WARN", f"plans won't know these speeds: {error}", step)
+    return Finding("kept", "OK", f"{measure.path()}, for aftershock plan")
 
 
 def _rate(value: float, unit: str) -> str:

@@ -1,7 +1,6 @@
 """The command line: parse, call, print. Whatever is heavy is imported inside the command that needs it."""
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -365,20 +364,27 @@ def check(
     """Say what this machine has and lacks, one line a thing, each with the next step; exit 1 where one is a FAIL."""
     from dataclasses import asdict
 
-    found = []
+    found, speeds = [], {}
     with _errors(debug, as_json), _stdout_for_json(as_json):
-        from aftershock.check import findings, measured
-        from aftershock.cost.measure import kept
+        from aftershock.check import Finding, findings, measured
+        from aftershock.cost.measure import measure as measure_machine
 
-        for finding in itertools.chain(findings(full), measured() if measure else ()):
+        def tell(finding: Finding) -> None:
             found.append(finding)
             if not as_json:
                 print(finding)
+
+        for finding in findings(full):
+            tell(finding)
+        if measure:
+            machine = measure_machine()
+            speeds = {"machine": asdict(machine)}
+            for finding in measured(machine):
+                tell(finding)
     failed = any(finding.level == "FAIL" for finding in found)
     if as_json:
         told = {"ok": not failed, "findings": [asdict(finding) for finding in found]}
-        machine = kept() if measure else None
-        print(json.dumps(told | ({"machine": asdict(machine)} if machine else {}), ensure_ascii=False))
+        print(json.dumps(told | speeds, ensure_ascii=False))
     else:
         print("next: mend what says FAIL" if failed else "next: make demo, or: aftershock run --help")
     raise typer.Exit(FAILED if failed else 0)

@@ -24,6 +24,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_this_machine_is_measured_and_kept(cache):
     found = measure.measure(seconds_each=0.01)
+    measure.keep(found)
     assert json.loads((cache / "aftershock/machine.json").read_text()) == asdict(found)
     assert set(asdict(found)) == {
         "matmul_flops", "matmul_flops_bf16", "bandwidth", "forward_seconds", "when", "torch", "cores",
@@ -53,14 +54,13 @@ def test_rates_are_work_over_the_quickest_try(monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """Stand in for the measurement: an H100 that reaches half of its peaks, on an idle machine."""
-    monkeypatch.setattr(measure, "measure", lambda: MACHINE)
     monkeypatch.setattr(check.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
 
 
 def test_rates_stand_beside_the_tables_peaks(measured):
-    found = {one.name: one for one in check.measured()}
+    found = {one.name: one for one in check.measured(MACHINE)}
     assert found["product, bfloat16"].found == "494.5 TFLOP/s, 50% of H100-SXM's peak of 989.0 TFLOP/s"
     assert found["memory bandwidth"].found == "1.7 TB/s, 50% of H100-SXM's peak of 3.4 TB/s"
     assert found["product, float32"].found == "40.0 TFLOP/s, 16 threads"
@@ -69,20 +69,35 @@ def test_rates_stand_beside_the_tables_peaks(measured):
 
 def test_a_chip_that_is_not_in_the_table_and_a_busy_machine_are_said_to_be(measured, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Riva 128")
-    monkeypatch.setattr(measure, "measure", lambda: replace(MACHINE, bandwidth=2e9))
     monkeypatch.setattr(check.os, "getloadavg", lambda: (99.0, 0.0, 0.0))
-    found = {one.name: one for one in check.measured()}
+    found = {one.name: one for one in check.measured(replace(MACHINE, bandwidth=2e9))}
     assert found["memory bandwidth"].found == "2.0 GB/s, no peak of Riva 128 is known"
     assert "idle" in found["load"].next
 
 
-def test_check_prints_the_measurement_as_json(measured, monkeypatch, capsys):
+@pytest.fixture
+def asked(measured, monkeypatch):
     monkeypatch.setattr(check, "findings", lambda full: iter([check.Finding("Python", "OK", "3.11")]))
-    monkeypatch.setattr(measure, "kept", lambda: MACHINE)
+    monkeypatch.setattr(measure, "measure", lambda: MACHINE)
     monkeypatch.setattr(sys, "argv", ["aftershock", "check", "--measure", "--json"])
+
+
+def test_check_prints_the_measurement_as_json(asked, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["machine"] == asdict(MACHINE) == asdict(measure.kept())
+    assert [one["name"] for one in told["findings"]][:2] == ["Python", "product, float32"]
+
+
+def test_a_measurement_that_cannot_be_kept_is_told_all_the_same(asked, cache, capsys):
+    (cache / "aftershock").write_text("a file where the folder would be")
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
     told = json.loads(capsys.readouterr().out)
     assert told["machine"] == asdict(MACHINE)
-    assert [one["name"] for one in told["findings"]][:2] == ["Python", "product, float32"]
+    last = told["findings"][-1]
+    assert (last["name"], last["level"]) == ("kept", "WARN")
+    assert "XDG_CACHE_HOME" in last["next"]

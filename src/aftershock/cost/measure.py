@@ -55,11 +55,11 @@ def kept() -> Machine | None:
 
 
 def measure(seconds_each: float = SECONDS_EACH) -> Machine:
-    """Measure the first GPU, or else the CPU with torch's threads, and keep it at `path()`."""
+    """Measure the first GPU, or else the CPU with torch's threads, for half a minute."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    machine = Machine(
+    return Machine(
         matmul_flops=_product(device, torch.float32, seconds_each),
         matmul_flops_bf16=_product(device, torch.bfloat16, seconds_each),
         bandwidth=_bandwidth(device, seconds_each),
@@ -68,8 +68,11 @@ def measure(seconds_each: float = SECONDS_EACH) -> Machine:
         torch=torch.__version__,
         cores=torch.get_num_threads(),
     )
+
+
+def keep(machine: Machine) -> None:
+    """Put a measurement at `path()`, where plans for this machine read it; RunError where it can't be written."""
     disk.write_json(path(), asdict(machine))
-    return machine
 
 
 def _quickest(act: Callable[[], object], device: str, seconds: float) -> float:
