@@ -10,22 +10,25 @@
 #define EXPERT_ROWS 48 /* rows of one expert at once: what lies between its products stays in a core's own cache */
 
 typedef struct {
-    long experts, chosen;     /* how many there are, and how many a row takes */
-    long groups, kept;        /* groups they lie in, and how many of those a row may choose from */
-    long normed;              /* whether a row's weights are made to sum to 1 */
-    long inner, shared_inner; /* widths; `shared_inner` 0 without shared experts */
+    Packed gate, up, down; /* [inner][hidden] twice, and back */
+} Expert;
+
+typedef struct {
+    long experts, chosen;    /* how many there are, and how many a row takes */
+    long groups, kept;       /* groups they lie in, and how many of those a row may choose from */
+    long normed;             /* whether a row's weights are made to sum to 1 */
     float scaling;
-    const Packed *gate;      /* [experts][hidden] */
     const float *correction; /* [experts], for the choice alone */
-    const Packed *up;        /* one an expert, [2 x inner][hidden]: gate, then up */
-    const Packed *down;      /* one an expert, [hidden][inner] */
-    const Packed *shared_up, *shared_down; /* the shared experts as one, [2 x shared_inner][hidden] and back */
+    Packed gate;             /* [experts][hidden] */
+    Expert shared;           /* the shared experts as one; of no outputs where there are none */
+    const Expert *expert;    /* [experts] */
 } Mixture;
 
 /* How many floats `mixture` works in. */
 static inline long mixture_scratch(const Mixture *m, long rows) {
-    const long widest = m->inner > m->shared_inner ? m->inner : m->shared_inner;
-    return (rows + 2) * m->experts + m->groups + EXPERT_ROWS * 2 * (m->gate->ins + widest);
+    const long hidden = m->gate.ins, inner = m->expert->down.ins, shared = m->shared.down.ins;
+    return rows * (m->experts + hidden) + 2 * m->experts + m->groups +
+           EXPERT_ROWS * 2 * (hidden + (inner > shared ? inner : shared));
 }
 
 /* Which of x [n] is largest: a NaN, as for torch, and of equal ones the first. */
@@ -69,18 +72,20 @@ static inline void choose_experts(const Mixture *m, float *weights, float *scrat
         if (weights[e] != -1) weights[e] = weights[e] / (m->normed ? all + 1e-20f : 1.0f) * m->scaling;
 }
 
-/* to [rows][hidden]: down(silu(gate(x)) * up(x)) for x [rows][hidden]; `wide` [rows][2 x inner] is worked in. */
-static inline void expert(const Packed *up, const Packed *down, const float *x, long rows, float *wide, float *to) {
-    const long inner = down->ins;
-    product(up, x, rows, up->ins, wide, 2 * inner);
-    for (long r = 0; r < rows; r++) gated(wide + r * 2 * inner, wide + r * 2 * inner + inner, inner);
-    product(down, wide, rows, 2 * inner, to, down->outs);
+/* to [rows][hidden]: down(silu(gate(x)) * up(x)) for x [rows][hidden]; `wide` [2][rows][inner] is worked in. */
+static inline void expert(const Expert *e, const float *x, long rows, float *wide, float *to) {
+    const long inner = e->down.ins, hidden = e->down.outs;
+    float *up = wide + rows * inner;
+    product(&e->gate, x, rows, hidden, wide, inner);
+    product(&e->up, x, rows, hidden, up, inner);
+    gated(wide, up, rows * inner);
+    product(&e->down, wide, rows, inner, to, hidden);
 }
 
 /* y += expert `e` of x [rows][hidden] for the rows that took it, by their weights [rows][experts]. */
 static inline void add_expert(const Mixture *m, long e, const float *x, const float *weights, long rows, float *y,
                               float *scratch) {
-    const long hidden = m->gate->ins;
+    const long hidden = m->gate.ins;
     float *in = scratch, *out = in + EXPERT_ROWS * hidden, *wide = out + EXPERT_ROWS * hidden;
     long taker[EXPERT_ROWS], held = 0;
     for (long r = 0; r < rows; r++) {
@@ -89,7 +94,7 @@ static inline void add_expert(const Mixture *m, long e, const float *x, const fl
             taker[held++] = r;
         }
         if (held == EXPERT_ROWS || (held && r == rows - 1)) {
-            expert(m->up + e, m->down + e, in, held, wide, out);
+            expert(m->expert + e, in, held, wide, out);
             for (long i = 0; i < held; i++) {
                 const float weight = weights[taker[i] * m->experts + e];
                 for (long o = 0; o < hidden; o++) y[taker[i] * hidden + o] += weight * out[i * hidden + o];
@@ -99,20 +104,20 @@ static inline void add_expert(const Mixture *m, long e, const float *x, const fl
     }
 }
 
-/* y [rows][hidden]: the weighted sum of each row's experts for x [rows][hidden], and then the shared ones. */
+/* y [rows][hidden], which may be x: the weighted sum of each row's experts for x [rows][hidden], and the shared. */
 static inline void mixture(const Mixture *m, const float *x, long rows, float *y, float *scratch) {
-    const long hidden = m->gate->ins;
-    float *weights = scratch, *work = weights + rows * m->experts;
-    product(m->gate, x, rows, hidden, weights, m->experts);
+    const long hidden = m->gate.ins;
+    float *weights = scratch, *sum = weights + rows * m->experts, *work = sum + rows * hidden;
+    product(&m->gate, x, rows, hidden, weights, m->experts);
     for (long r = 0; r < rows; r++) choose_experts(m, weights + r * m->experts, work);
-    memset(y, 0, rows * hidden * sizeof *y);
-    for (long e = 0; e < m->experts; e++) add_expert(m, e, x, weights, rows, y, work);
-    for (long r = 0; m->shared_inner && r < rows; r += EXPERT_ROWS) {
+    memset(sum, 0, rows * hidden * sizeof *sum);
+    for (long e = 0; e < m->experts; e++) add_expert(m, e, x, weights, rows, sum, work);
+    for (long r = 0; m->shared.down.outs && r < rows; r += EXPERT_ROWS) {
         const long some = rows - r < EXPERT_ROWS ? rows - r : EXPERT_ROWS;
-        float *out = work, *wide = out + EXPERT_ROWS * hidden;
-        expert(m->shared_up, m->shared_down, x + r * hidden, some, wide, out);
-        add_to(y + r * hidden, out, some * hidden);
+        expert(&m->shared, x + r * hidden, some, work + EXPERT_ROWS * hidden, work);
+        add_to(sum + r * hidden, work, some * hidden);
     }
+    memcpy(y, sum, rows * hidden * sizeof *y);
 }
 
 #endif

@@ -3,14 +3,18 @@
 
 #include "crew.h"
 #include "draw.h"
+#include "experts.h"
 #include "gemm.h"
 #include "grouped.h"
+#include "latent.h"
 
 typedef struct {
     const float *input_norm, *post_norm; /* [hidden] */
     Grouped attention;
     Packed q, k, v, out;
     Packed gate, up, down;
+    const Latent *latent;   /* instead of grouped attention, and */
+    const Mixture *mixture; /* instead of one MLP, where they are given; then every worker takes rows of its own */
 } Layer;
 
 typedef struct {
@@ -37,14 +41,26 @@ typedef struct {
 
 /* What `rows` rows are worked in. */
 typedef struct {
-    float *x, *normed, *q, *k, *v, *wide, *up, *weights, *all;
+    float *x, *normed, *q, *k, *v, *wide, *up, *weights, *work, *all;
 } Scratch;
+
+/* What the widest latent attention or mixture works in. */
+static long worked(const Model *m, long rows, long room) {
+    long most = 0;
+    for (const Layer *l = m->layer; l < m->layer + m->layers; l++) {
+        const long latent = l->latent ? latent_scratch(l->latent, room) : 0;
+        const long mixture = l->mixture ? mixture_scratch(l->mixture, rows) : 0;
+        most = most > latent ? most : latent;
+        most = most > mixture ? most : mixture;
+    }
+    return most;
+}
 
 static Scratch scratch(const Model *m, long rows, long longest) {
     const Grouped *a = &m->layer->attention;
     const long q = rows * a->heads * a->dim, k = rows * a->kv_heads * a->dim, x = rows * m->hidden;
     Scratch s;
-    s.all = malloc(4 * (2 * x + q + 2 * k + 2 * rows * m->inner + longest));
+    s.all = malloc(4 * (2 * x + q + 2 * k + 2 * rows * m->inner + longest + worked(m, rows, longest)));
     s.x = s.all;
     s.normed = s.x + x;
     s.q = s.normed + x;
@@ -53,6 +69,7 @@ static Scratch scratch(const Model *m, long rows, long longest) {
     s.wide = s.v + k;
     s.up = s.wide + rows * m->inner;
     s.weights = s.up + rows * m->inner;
+    s.work = s.weights + longest;
     return s;
 }
 
@@ -97,6 +114,12 @@ static void attend(const Worker *me, const Step *step, long layer, long from, lo
     meet(me);
 }
 
+static void attend_latents(const Step *step, long layer, long from, long rows, Scratch *s) {
+    const Latent *a = step->model->layer[layer].latent;
+    latent_attention(a, s->normed, rows, step->cos, step->sin, step->starts + from,
+                     step->stores[layer] + from * step->room * (a->rank + a->rope), step->room, s->normed, s->work);
+}
+
 static void feed(const Worker *me, const Layer *l, long rows, Scratch *s) {
     long first, last;
     multiply(me, &l->gate, s->normed, rows, s->wide);
@@ -120,10 +143,16 @@ static void pass(const Worker *me, const Step *step, long from, long rows, Scrat
     meet(me);
     for (long i = 0; i < m->layers; i++) {
         const Layer *l = m->layer + i;
-        attend(me, step, i, from, rows, s);
+        if (l->latent)
+            attend_latents(step, i, from, rows, s);
+        else
+            attend(me, step, i, from, rows, s);
         add_and_norm(me, s->x, s->normed, l->post_norm, m, rows, s->normed);
         meet(me);
-        feed(me, l, rows, s);
+        if (l->mixture)
+            mixture(l->mixture, s->normed, rows, s->normed, s->work);
+        else
+            feed(me, l, rows, s);
         add_and_norm(me, s->x, s->normed, i + 1 < m->layers ? l[1].input_norm : m->norm, m, rows, s->normed);
         meet(me);
     }

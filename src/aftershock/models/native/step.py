@@ -2,14 +2,18 @@
 
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from aftershock.models.attention import GroupedAttention
+from aftershock.models.attention import GroupedAttention, LatentAttention
+from aftershock.models.config import DeepseekConfig, DenseConfig
 from aftershock.models.layers import GatedMLP, Linear, RMSNorm
-from aftershock.models.native import build
+from aftershock.models.moe import Experts, Gate, MixtureOfExperts
+from aftershock.models.native import build, deepseek
+from aftershock.models.native.packed import Packed
 
 if TYPE_CHECKING:
     from aftershock.models.causal_lm import Block, CausalLM
@@ -17,12 +21,6 @@ if TYPE_CHECKING:
 _LARGE = 1 << 23  # weights, 32 MiB: of a larger model no second copy is kept, its matrices are read in place
 _OCT = 8  # floats; a head's width is a multiple of it
 _NO_MEMORY, _BAD_TOKEN = 1, 2  # what step.c returns
-
-
-class Packed(Structure):
-    """gemm.h's Packed."""
-
-    _fields_ = [("data", c_void_p), ("outs", c_long), ("ins", c_long), ("bias", c_void_p), ("in_place", c_long)]
 
 
 class _Grouped(Structure):
@@ -38,6 +36,8 @@ class _Layer(Structure):
         *((name, c_void_p) for name in ("input_norm", "post_norm")),
         ("attention", _Grouped),
         *((name, Packed) for name in ("q", "k", "v", "out", "gate", "up", "down")),
+        ("latent", POINTER(deepseek.Latent)),
+        ("mixture", POINTER(deepseek.Mixture)),
     ]
 
 
@@ -126,13 +126,14 @@ class NativeStep:
     def _describe(self, model: "CausalLM") -> None:
         self._held = []
         large = sum(weight.numel() for weight in self._weights) > _LARGE
+        together = large and isinstance(model.config, DenseConfig)  # threads share each layer's outputs
         embedding = model.model.embed_tokens.weight
         head = embedding if model.lm_head is None else model.lm_head.weight
         blocks: list[Any] = list(model.model.layers)
         layers = (_Layer * len(blocks))(*(self._layer(block, large) for block in blocks))
         config = model.config
         self._model = _Model(
-            *(len(blocks), config.hidden_size, blocks[0].mlp.up_proj.out_features, config.rms_norm_eps, large),
+            *(len(blocks), config.hidden_size, config.intermediate_size, config.rms_norm_eps, together),
             *(embedding.data_ptr(), model.model.norm.weight.data_ptr()),
             self._packed(head, None, large),
             layers,
@@ -140,20 +141,30 @@ class NativeStep:
 
     def _layer(self, block: "Block", large: bool) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
-        assert isinstance(attention, GroupedAttention)
-        assert isinstance(mlp, GatedMLP)
-        matrices = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-        matrices += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        norms = attention.q_norm, attention.k_norm
-        heads = [matrix.out_features // attention.dim for matrix in matrices[:2]]
-        return _Layer(
-            *(norm.weight.data_ptr() for norm in (block.input_layernorm, block.post_attention_layernorm)),
-            _Grouped(
-                *(*heads, attention.dim, block.input_layernorm.eps, attention.scale),
-                *(norm.weight.data_ptr() if isinstance(norm, RMSNorm) else None for norm in norms),
-            ),
-            *(self._packed(matrix.weight, matrix.bias, large) for matrix in matrices),
+        pack = partial(self._packed, in_place=large)
+        norms = block.input_layernorm, block.post_attention_layernorm
+        layer = _Layer(*(norm.weight.data_ptr() for norm in norms), _Grouped(eps=block.input_layernorm.eps))
+        if isinstance(attention, LatentAttention):
+            layer.latent = ctypes.pointer(deepseek.latent(attention, pack, partial(self._packed, in_place=False)))
+        else:
+            assert isinstance(attention, GroupedAttention)
+            self._grouped(layer, attention, pack)
+        if isinstance(mlp, MixtureOfExperts):
+            layer.mixture = ctypes.pointer(deepseek.mixture(mlp, pack))
+        else:
+            assert isinstance(mlp, GatedMLP)
+            matrices = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+            layer.gate, layer.up, layer.down = (pack(matrix.weight, matrix.bias) for matrix in matrices)
+        return layer
+
+    def _grouped(self, layer: _Layer, module: GroupedAttention, pack: deepseek.Pack) -> None:
+        matrices = module.q_proj, module.k_proj, module.v_proj, module.o_proj
+        layer.q, layer.k, layer.v, layer.out = (pack(matrix.weight, matrix.bias) for matrix in matrices)
+        heads = (layer.q.outs // module.dim, layer.k.outs // module.dim)
+        norms = (
+            norm.weight.data_ptr() if isinstance(norm, RMSNorm) else None for norm in (module.q_norm, module.k_norm)
         )
+        layer.attention = _Grouped(*heads, module.dim, layer.attention.eps, module.scale, *norms)
 
     def _packed(self, weight: Tensor, bias: Tensor | None, in_place: bool) -> Packed:
         """Describe a matrix [outs, ins], packed unless it is to be read in place."""
@@ -174,10 +185,11 @@ def serves(model: "CausalLM") -> bool:
     if model.exact or build.library() is None:
         return False
     known = {Block, nn.Identity, GatedMLP, GroupedAttention, Linear, RMSNorm}
+    known |= {LatentAttention, MixtureOfExperts, Gate, Experts}
     if any(type(module) not in known for block in model.model.layers for module in block.modules()):
         return False
     ends = {type(model.model.embed_tokens), type(model.lm_head), type(model.model.norm)}
-    fits = model.config.rope_dim % _OCT == 0
+    fits = isinstance(model.config, DeepseekConfig) or model.config.rope_dim % _OCT == 0
     return fits and ends <= {nn.Embedding, nn.Linear, RMSNorm, type(None)} and all(map(_plain, model.parameters()))
 
 
