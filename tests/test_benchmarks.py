@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+
+from aftershock.sources import shipped_base
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 try:
+    import llama_side
+    import memory
     import paired
     import ratios
+    import startup
     import time_to_accuracy
+    from decode import alike
 finally:
     sys.path.pop(0)
 
@@ -134,3 +141,54 @@ def test_the_best_rate_is_the_one_that_always_gets_there():
     assert time_to_accuracy.best(runs, "ours") == 1e-3
     assert time_to_accuracy.best(runs, "theirs") is None
     assert time_to_accuracy.rows(runs) == []
+
+
+def test_every_tensor_of_a_qwen2_folder_has_a_name_of_its_own_in_gguf():
+    with safe_open(shipped_base("small-qwen") / "model.safetensors", "np") as weights:
+        names = list(weights.keys())
+    found = {llama_side.gguf_name(name) for name in names}
+    assert len(found) == len(names)
+    layers = {name.split(".", 2)[2] for name in found if name.startswith("blk.")}
+    assert layers == set(llama_side.TENSORS.values())
+    assert {name for name in found if not name.startswith("blk.")} == {"token_embd.weight", "output_norm.weight"}
+
+
+def test_greedy_rows_that_part_are_told_with_the_place():
+    assert alike([(1, 2, 3), (4, 5, 6)], [[1, 2, 3], [4, 5, 6]]) == "2 of 2 rows alike over 3 tokens"
+    assert alike([(1, 2, 3), (4, 5, 6)], [[1, 2, 3], [4, 9, 6]]).endswith(
+        "1 of 2 rows alike over 3 tokens; the first parts after 1"
+    )
+
+
+def test_a_line_carried_on_is_called_extrapolated_and_what_was_measured_is_not():
+    flat, steep = {1024: 5.0, 4096: 5.1, 8192: 5.2}, {1024: 5.0, 4096: 11.0, 8192: 19.0}
+    rows = {row.name: row for row in memory.rows({"ours": flat, "theirs": steep}, 4)}
+    assert rows["memory 4 layers 8192"].ratio == round(19 / 5.2, 3)
+    assert rows["memory 4 layers 32768 extrapolated"].theirs > 60
+    assert rows["memory 4 layers 8192 foretold"].ours == 5.2
+    rows = {row.name: row for row in memory.rows({"ours": flat | {32_768: 6.0}, "theirs": steep}, 4)}
+    assert rows["memory 4 layers 32768 theirs extrapolated"].ours == 6.0
+    few = memory.rows({"ours": flat, "theirs": {1024: 5.0}}, 4)
+    assert not any("extrapolated" in row.name for row in few)
+
+
+SPOKEN = "import sys, time; print(sys.stdin.readline(), end='', flush=True); time.sleep(60)"
+
+
+def test_a_chat_is_timed_to_its_first_output_and_ended_there():
+    clock, processor = startup.until([sys.executable, "-c", SPOKEN], True, {})
+    assert 0 < processor < 30
+    assert clock < 50
+    with pytest.raises(RuntimeError, match="gave no answer; exit code 3"):
+        startup.until([sys.executable, "-c", "raise SystemExit(3)"], True, {})
+
+
+def test_a_start_is_compared_with_anothers_with_what_was_wanted_and_without_the_native_step():
+    told = {"help": 0.2, "help/trl": 0.4, "chat small-qwen": 2.0, "chat small-qwen without": 3.0, "other": 1.0}
+    rows = {row.name: row.ratio for row in startup.rows({name: [(s, s)] for name, s in told.items()})}
+    assert {name: ratio for name, ratio in rows.items() if ":" not in name} == {
+        "startup help wanted": 1.5,
+        "startup help trl": 2.0,
+        "startup chat small-qwen wanted": 1.5,
+        "startup chat small-qwen without native step": 1.5,
+    }
