@@ -1,9 +1,13 @@
 """CUDA graphs of decoding steps, a fake one on a CPU: it knows addresses alone, as a real one does."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
 from aftershock.errors import CapacityError
+from aftershock.generate.decoder import Decoder, Layout
 from aftershock.models import build, causal_lm, graphs, moe
 from aftershock.models.graphs import bucket
 
@@ -130,3 +134,14 @@ def test_what_cannot_be_captured_is_computed_as_before(monkeypatch):
 
 def test_buckets_are_powers_of_two_up_to_what_there_is():
     assert [bucket(size, 48) for size in (1, 2, 3, 8, 9, 32, 33, 48)] == [1, 2, 4, 8, 16, 32, 48, 48]
+
+
+@pytest.mark.parametrize(("kind", "computed"), [("cpu", [8, 24, 40]), ("cuda", [8, 32, 40])])
+def test_a_gpu_computes_few_numbers_of_rows(kind, computed):
+    told = []
+    for active in (3, 19, 40):
+        rows = SimpleNamespace(active=active, lengths=np.full(40, 5))
+        cache, layout = SimpleNamespace(room=16), Layout(40, 0, 64)
+        decoder = SimpleNamespace(rows=rows, cache=cache, layout=layout, device=torch.device(kind), _waiting=[])
+        told.append(Decoder._reach(decoder, 1))
+    assert told == computed
