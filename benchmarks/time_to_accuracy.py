@@ -1,13 +1,15 @@
 """Seconds and dollars from one base to one held-out accuracy: our RL stage against TRL's GRPOTrainer.
 
-    python benchmarks/time_to_accuracy.py [--rounds 1] [--threads 2] [--only ours] [--json] [--out FILE]
+    python benchmarks/time_to_accuracy.py --search [--threads 1] [--only ours]
+    python benchmarks/time_to_accuracy.py [--rounds 3] [--threads 1] [--only ours] [--json] [--out FILE]
 
 Both start from the shipped small-qwen, are asked the same questions of fact (difficulty 2) in one order, 24 problems of
 16 samples a step, and get the task's own check as their reward. After every `EVERY` steps pass@1 is measured on the
 same held-out problems by the same code (our engine on the weights that the side holds); that time is not counted. The
 accuracy is reached when two measurements in a row are at TARGET or above, at the first of them: one alone may be luck.
-Each side runs with every learning rate of RATES, and its best counts; a side that does not reach the accuracy within
-STEPS steps has no time. Rounds differ in their seed. Dollars are the seconds at the stated price of this machine.
+Each side has its best learning rate of RATES: `--search` runs them all with seed 0 and keeps what they gave in GRID;
+a comparison takes from there the one that got there soonest, and runs seeds 1, 2, ... A side that does not reach the
+accuracy within STEPS steps has no time. Dollars are the seconds at the stated price of this machine.
 """
 
 import contextlib
@@ -29,6 +31,7 @@ import rl_step
 
 RATES = (3e-4, 1e-3, 3e-3)
 TARGET, EVERY, STEPS = 0.90, 4, 60
+GRID = Path(__file__).parent / "results" / "time_to_accuracy_grid.json"
 HELDOUT, SAMPLES = 100, 4
 SECONDS = 3600  # of one side with one rate
 CASE = rl_step.Case("nano facts", "small-qwen", "check", "float32", "trl", warm=0, rounds=STEPS)
@@ -197,6 +200,15 @@ def best(runs: Sequence[Run], side: str) -> float | None:
     return min(there, key=there.__getitem__) if there else None
 
 
+def chosen(sides: Sequence[str]) -> dict[str, float]:
+    """Return each side's best rate of the kept search; SystemExit where it has none."""
+    searched = json.loads(GRID.read_text(encoding="utf-8"))["runs"] if GRID.is_file() else []
+    rates = {side: best(searched, side) for side in sides}
+    if lacking := [side for side, rate in rates.items() if rate is None]:
+        sys.exit(f"{GRID} has no rate with which {' and '.join(lacking)} got there; run this with --search first")
+    return {side: rate for side, rate in rates.items() if rate is not None}
+
+
 def rows(runs: Sequence[Run]) -> list[paired.Row]:
     """Return each side's best rate compared, by the clock and in processor time; [] where a side never got there."""
     rates = {side: best(runs, side) for side in ("ours", "theirs")}
@@ -211,6 +223,7 @@ def rows(runs: Sequence[Run]) -> list[paired.Row]:
 
 def main() -> None:
     parser = paired.parser(__doc__)
+    parser.add_argument("--search", action="store_true", help="run every rate with seed 0, and keep what came out")
     parser.add_argument("--serve", help=paired.argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -219,11 +232,15 @@ def main() -> None:
     from aftershock.cost import hardware, price
 
     before, machine, runs = paired.machine(given.threads), hardware.detect(), []
-    more = {"runs": runs, "case": asdict(CASE), "usd_per_hour": machine.usd_per_hour}
-    turns = [(seed, rate, side) for seed in range(given.rounds or 1) for rate in RATES for side in ("ours", "theirs")]
+    sides = [side for side in ("ours", "theirs") if given.only in side]
+    if given.search:
+        given.out = given.out or GRID
+        turns = [(0, rate, side) for rate in RATES for side in sides]
+    else:
+        rates = chosen(sides)
+        turns = [(seed, rates[side], side) for seed in range(1, (given.rounds or 3) + 1) for side in sides]
+    more = {"runs": runs, "grid": RATES, "case": asdict(CASE), "usd_per_hour": machine.usd_per_hour}
     for seed, rate, side in turns:
-        if given.only not in side:
-            continue
         told = measure(side, rate, seed, given.threads)
         seconds = reached(told)
         usd = None if seconds is None else price(seconds, machine.usd_per_hour, machine.watts)[0]

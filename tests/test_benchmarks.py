@@ -1,5 +1,6 @@
 """What the comparing benchmarks share: alternation, ratios with intervals, and what counts as a regression."""
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_the_best_rate_is_the_one_that_always_gets_there():
     assert time_to_accuracy.best(runs, "ours") == 1e-3
     assert time_to_accuracy.best(runs, "theirs") is None
     assert time_to_accuracy.rows(runs) == []
+
+
+def test_a_comparison_takes_the_rates_of_the_kept_search_and_none_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(time_to_accuracy, "GRID", tmp_path / "grid.json")
+    with pytest.raises(SystemExit, match="ours and theirs got there; run this with --search"):
+        time_to_accuracy.chosen(["ours", "theirs"])
+    times = {("ours", 1e-3): 4.0, ("ours", 3e-4): 9.0, ("theirs", 3e-3): 50.0, ("theirs", 1e-3): None}
+    runs = [{"side": side, "rate": rate, "reached": seconds} for (side, rate), seconds in times.items()]
+    time_to_accuracy.GRID.write_text(json.dumps({"runs": runs}))
+    assert time_to_accuracy.chosen(["ours", "theirs"]) == {"ours": 1e-3, "theirs": 3e-3}
 
 
 def test_every_tensor_of_a_qwen2_folder_has_a_name_of_its_own_in_gguf():
