@@ -69,6 +69,8 @@ def compare(name: str, ours: Sequence[float], theirs: Sequence[float], unit: str
 
 def machine(threads: int) -> dict[str, object]:
     """Return what a number was measured on: processor, memory, load, threads, versions, date, command."""
+    from aftershock.models.native import build
+
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": " ".join(["python", *(os.path.relpath(word) if word == sys.argv[0] else word for word in sys.argv)]),
@@ -77,6 +79,7 @@ def machine(threads: int) -> dict[str, object]:
         "cores": cores(),
         "memory_gb": round(memory_bytes() / 1e9, 1),
         "threads": threads,
+        "native_step": build.why_not() or "compiled",
         "load": round(os.getloadavg()[0], 1),
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
         "commit": _commit(),
