@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from aftershock import check
+from aftershock.models.native import build
 
 
 def test_every_finding_of_this_machine_is_whole_and_bad_ones_name_a_step():
     found = list(check.findings())
-    assert [one.name for one in found[:7]] == ["Python", "torch", "device", "bf16", "compiler", "disk", "memory"]
-    assert {"cores", "energy", "base model", "matplotlib", "reasoning_gym", "wandb"} <= {one.name for one in found}
+    assert [one.name for one in found[:6]] == ["Python", "torch", "device", "bf16", "native step", "compiler"]
+    assert {"disk", "memory", "cores", "energy", "base model", "matplotlib", "reasoning_gym", "wandb"} <= {
+        one.name for one in found
+    }
     for one in found:
         assert one.found
         assert bool(one.next) == (one.level != "OK")
@@ -44,6 +47,16 @@ def test_bf16_is_really_tried(monkeypatch):
 
     monkeypatch.setattr(check, "_product", fails)
     assert "not implemented" in check.bf16("cpu").found
+
+
+def test_the_native_step_or_why_there_is_none(monkeypatch):
+    monkeypatch.delenv(build.SWITCH, raising=False)
+    monkeypatch.setattr(build, "_load", lambda: "no cc, gcc or clang")
+    assert str(check.native()).startswith("WARN native step: not compiled: no cc, gcc or clang -> apt install gcc")
+    monkeypatch.setenv(build.SWITCH, "0")
+    assert check.native().next == "unset AFTERSHOCK_NATIVE"
+    monkeypatch.undo()
+    assert check.native().level == ("OK" if build.library() else "WARN")
 
 
 def test_compiler(monkeypatch):

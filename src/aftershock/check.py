@@ -119,6 +119,7 @@ def torch_and_device() -> Iterator[Finding]:
     name = torch.cuda.get_device_name(0) if device == "cuda" else hardware.cpu_name()
     yield Finding("device", "OK", f"{device} ({name})")
     yield bf16(device)
+    yield native()
 
 
 def bf16(device: str) -> Finding:
@@ -144,6 +145,19 @@ def _product(matrix: "torch.Tensor") -> "tuple[torch.Tensor, float]":
         product = (matrix @ matrix).float().cpu()
         tries.append(time.perf_counter() - began)
     return product, min(tries)
+
+
+def native() -> Finding:
+    """Can a decoding step on the CPU be compiled here? It is, the first time, and kept."""
+    from aftershock.models.native import build
+
+    why = build.why_not()
+    if not why:
+        return Finding("native step", "OK", "a decoding step on the CPU runs in C")
+    step = "apt install gcc (Debian, Ubuntu) or xcode-select --install (macOS); sampling on a CPU works without, slower"
+    return Finding(
+        "native step", "WARN", f"not compiled: {why}", f"unset {build.SWITCH}" if build.SWITCH in why else step
+    )
 
 
 def compiler(full: bool = False) -> Finding:

@@ -3,6 +3,7 @@
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LARGE = 1 << 23  # weights, 32 MiB: of a larger model no second copy is kept, its matrices are read in place
 _OCT = 8  # floats; a head's width is a multiple of it
+_VERSION = attrgetter("_version")  # rises with each write in place
 _NO_MEMORY, _BAD_TOKEN = 1, 2  # what step.c returns
 
 
@@ -82,7 +84,8 @@ class NativeStep:
 
     def __init__(self) -> None:
         self._weights: list[nn.Parameter] = []
-        self._state: list[tuple[int, int]] = []
+        self._versioned: list[nn.Parameter] = []
+        self._state: list[int] = []
         self._model: _Model | None = None
         self._held: list[Any] = []  # what the description points to
 
@@ -92,6 +95,7 @@ class NativeStep:
     def begin(self, model: "CausalLM") -> None:
         """Pack anew at the next step: not every write can be seen at a tensor."""
         self._weights, self._state = list(model.parameters()) if model.native else [], []
+        self._versioned = [weight for weight in self._weights if not weight.is_inference()]
 
     @property
     def ready(self) -> bool:
@@ -105,7 +109,7 @@ class NativeStep:
 
         `tables` are cos and sin up to the longest row. The cache's room must hold one token more.
         """
-        state = [(weight.data_ptr(), _version(weight)) for weight in self._weights]
+        state = [*map(Tensor.data_ptr, self._weights), *map(_VERSION, self._versioned)]
         if state != self._state:
             self._describe(model)
             self._state = state
@@ -240,7 +244,3 @@ def _plain(weight: nn.Parameter) -> bool:
         and weight.dtype == torch.float32
         and weight.is_contiguous()
     )
-
-
-def _version(weight: Tensor) -> int:
-    return 0 if weight.is_inference() else weight._version
