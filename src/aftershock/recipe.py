@@ -154,6 +154,7 @@ class RLStage(_Table):
     temperature: float = Field(1.0, gt=0)
     dynamic_sampling: int = Field(1, ge=1)  # DAPO: at most this many draws to fill a step with groups that carry signal
     max_rows: int = Field(256, ge=1)  # sequences decoded together
+    draft: int = Field(0, ge=0)  # tokens that the model's prediction module drafts a decoding step; 0 is off
     exact: bool = False  # the learner computes the sampler's log-probabilities to the bit; any difference ends the run
     optim: OptimTable = OptimTable()
     loss: LossTable = LossTable()
@@ -206,6 +207,7 @@ class SampleStage(_Table):
     max_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
     max_rows: int = Field(256, ge=1)
+    draft: int = Field(0, ge=0)  # as in an rl stage
     reward: RewardTable = RewardTable()
 
 

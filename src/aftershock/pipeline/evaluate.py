@@ -30,6 +30,18 @@ class Judged:
         return [float(r.verdict.outcome == "right") for r in self.rewards if r.counted]
 
 
+def pace(judged: Sequence[Judged], draft: int) -> dict[str, float]:
+    """Return the tokens that a forward gave, and the share of its `draft` drafts that were kept; {} without drafts.
+
+    What was drafted past a completion's end counts as not kept.
+    """
+    if not draft:
+        return {}
+    drawn = [completion for one in judged for completion in one.completions]
+    tokens = sum(len(one.tokens) for one in drawn) / sum(one.forwards for one in drawn)
+    return {"tokens_per_forward": tokens, "draft_acceptance": (tokens - 1) / draft}
+
+
 def heldout(tasks: Sequence[Task], count: int) -> list[Problem]:
     """Return the first `count` held-out problems of every task, no two alike; the same for every run and seed."""
     return [problem for task in tasks for problem in task.distinct("heldout", count)]

@@ -10,12 +10,12 @@ import torch
 
 from aftershock.alarms import Alarms
 from aftershock.cost import flops
-from aftershock.generate import Engine, SamplingParams
+from aftershock.generate import Engine, SamplingParams, need_module
 from aftershock.learn import Learner, Sample, group_advantages, pack, split
 from aftershock.models import load, make_exact, save
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
-from aftershock.pipeline.evaluate import Judged, consistencies, heldout, measure, rows, sample
+from aftershock.pipeline.evaluate import Judged, consistencies, heldout, measure, pace, rows, sample
 from aftershock.pipeline.exam import examine
 from aftershock.pipeline.preference import Preference
 from aftershock.pipeline.training import go_on
@@ -48,6 +48,8 @@ def run(stage: RLStage, context: Context) -> list[dict]:
     """Measure the policy, train it, measure it again; save the model and return the measurements."""
     source = model_folder(stage.source, context)
     policy, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
+    if stage.draft:
+        need_module(policy, stage.draft)
     if stage.exact:
         make_exact(policy)
     tasks = build_tasks(stage.tasks, context)
@@ -73,7 +75,7 @@ def _train(loop: Loop) -> None:
         alarms.see(row)
     for step in range(go_on(loop.context, loop.learner), stage.steps):
         judged, timings = _sample(loop, step)
-        metrics = _describe(judged, stage.preferences) | _learn(loop, judged, timings)
+        metrics = _describe(judged, stage.preferences) | pace(judged, stage.draft) | _learn(loop, judged, timings)
         if stage.eval.every and (step + 1) % stage.eval.every == 0:
             metrics |= _quick_evaluation(loop)
         _record(loop, step + 1, judged, metrics, timings, alarms)
@@ -91,7 +93,7 @@ def _sample(loop: Loop, step: int) -> tuple[list[Judged], dict[str, float]]:
     drawn = [(task, table.weight) for task, table, can in zip(loop.tasks, stage.tasks, judged_now) if can]
     tasks, weights = zip(*drawn)
     judged: list[Judged] = []
-    spent = 0.0
+    spent, params = 0.0, replace(_params(loop, stage.samples_per_problem), draft=stage.draft)
     for draw in range(stage.dynamic_sampling):
         label = (*loop.address, step, draw)
         problems = [problem for _, problem in draw_problems(tasks, weights, stage.problems_per_step, *label)]

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from aftershock.cost import flops
-from aftershock.generate import Engine, SamplingParams
+from aftershock.generate import Engine, SamplingParams, need_module
 from aftershock.models import load
 from aftershock.pipeline.clean import clean, cleaners
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
 from aftershock.pipeline.data import DATA
-from aftershock.pipeline.evaluate import Judged, rows, sample
+from aftershock.pipeline.evaluate import Judged, pace, rows, sample
 from aftershock.pipeline.exam import config_of
 from aftershock.recipe import SampleStage
 from aftershock.tasks import Problem
@@ -27,6 +27,8 @@ def run(stage: SampleStage, context: Context) -> list[dict]:
     """Sample chunk by chunk from where a kill left it, then write the data; nothing is measured."""
     source = model_folder(stage.source, context)
     engine = Engine(load(source), Tokenizer.load(source), max_rows=stage.max_rows)
+    if stage.draft:
+        need_module(engine.model, stage.draft)
     chunks = _problems(stage, context)
     context.begin(len(chunks))
     chosen = cleaners(stage.clean, context.recipe.folder)
@@ -56,10 +58,11 @@ def _take(
     stage: SampleStage, context: Context, engine: Engine, judge: Judge, problems: list[Problem], number: int
 ) -> None:
     """Sample and judge one chunk, and keep its rollouts."""
-    params = SamplingParams(stage.samples_per_problem, stage.max_tokens, stage.temperature, seed=context.seed)
+    dials = stage.samples_per_problem, stage.max_tokens, stage.temperature
+    params = SamplingParams(*dials, seed=context.seed, draft=stage.draft)
     judged = sample(engine, judge, problems, params, (context.seed, context.name, number))
     context.folder.rollouts(number, rows(judged, number))
-    metrics = _metrics(judged)
+    metrics = _metrics(judged) | pace(judged, stage.draft)
     work = flops.work(config_of(engine.model), metrics["mean_tokens"], 0, int(metrics.pop("sampled_tokens")))
     context.reporter.step(number, metrics, context.folder.record(number, metrics, {}, work))
     context.folder.checkpoint(number, {}, {})
