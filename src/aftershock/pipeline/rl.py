@@ -97,7 +97,7 @@ def _sample(loop: Loop, step: int) -> tuple[list[Judged], dict[str, float]]:
     for draw in range(stage.dynamic_sampling):
         label = (*loop.address, step, draw)
         problems = [problem for _, problem in draw_problems(tasks, weights, stage.problems_per_step, *label)]
-        sampled = sample(loop.engine, loop.judge, problems, _params(loop, stage.samples_per_problem), label)
+        sampled = sample(loop.engine, loop.judge, problems, params, label)
         sampled, flops_of_judging = _prefer(loop, active, sampled)
         judged, spent = [*judged, *sampled], spent + flops_of_judging
         if sum(map(_has_signal, judged)) >= stage.problems_per_step:
