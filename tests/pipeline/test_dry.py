@@ -1,5 +1,7 @@
 """Dry runs: every kind of stage in miniature, offline, with stand-ins where the recipe names what isn't here."""
 
+from pathlib import Path
+
 import pytest
 
 from aftershock.errors import AftershockError
@@ -108,6 +110,17 @@ def test_data_that_a_miniature_can_not_make_is_made_for_what_comes_next(tmp_path
     tuned = '[stage.tuned]\nkind = "sft"\ndata = ["cold"]\n'
     (tmp_path / "road.toml").write_text(f'[run]\nname = "road"\n{cold}{tuned}')
     assert "tuned: sft, " in dry.dry_run(load_recipe(tmp_path / "road.toml"))[1]
+
+
+def test_of_a_long_file_rows_from_all_over_it_are_taken(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(f"{number}\n" for number in range(1000)))
+    (tmp_path / "recipe.toml").write_text(ROAD)
+    workshop = dry._Workshop(load_recipe(tmp_path / "recipe.toml"), tmp_path)
+    rows = [*map(int, Path(workshop._data("mine.jsonl", "completion")).read_text().split())]
+    assert (len(rows), rows[0]) == (dry.ROWS, 0)
+    assert rows[-1] > 900
+    assert len(path.read_text().split()) == 1000
 
 
 def test_what_is_wrong_in_a_late_stage_is_found(road):

@@ -153,12 +153,23 @@ class _Workshop:
         return str(folder)
 
     def _data(self, source: str, form: str) -> str:
-        """Return the source where it is a file that is here, else a file of invented rows of the same form."""
-        if not source.startswith(HUB) and self.recipe.locate(source).is_file():
-            return source
+        """Return rows of the source where it is a file that is here, else a file of invented ones of the same form."""
+        here = self.recipe.locate(source)
+        if not source.startswith(HUB) and here.is_file():
+            return self._excerpt(source, here) if here.suffix == ".jsonl" else source
         path = self._stand_in(source, f"{ROWS} invented rows").with_suffix(f".{form}.jsonl")
         path.write_text("".join(json.dumps(_row(form, number)) + "\n" for number in range(ROWS)))
         return str(path)
+
+    def _excerpt(self, source: str, path: Path) -> str:
+        """Return a file of rows from all over a long one, which would take many steps; a short one as it is."""
+        rows = path.read_text(encoding="utf-8").splitlines()
+        if len(rows) <= ROWS:
+            return source
+        short = self._stand_in(source, f"{ROWS} of its {len(rows)} rows").with_suffix(path.suffix)
+        step = len(rows) // ROWS
+        short.write_text("".join(row + "\n" for row in rows[::step][:ROWS]), encoding="utf-8")
+        return str(short)
 
     def _task(self, name: str, difficulty: int) -> tuple[str, int]:
         """Return the task, with invented rows where it is a dataset that isn't here."""
