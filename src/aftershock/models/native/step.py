@@ -44,6 +44,7 @@ class _Layer(Structure):
 
 
 class _Model(Structure):
+    held: list[Any]  # what it points to
     _fields_ = [
         *((name, c_long) for name in ("layers", "hidden", "inner")),
         ("eps", c_float),
@@ -87,7 +88,7 @@ class NativeStep:
         self._versioned: list[nn.Parameter] = []
         self._state: list[int] = []
         self._model: _Model | None = None
-        self._held: list[Any] = []  # what the description points to
+        self._held: list[Any] = []
 
     def __reduce__(self) -> tuple[type["NativeStep"], tuple[()]]:
         return NativeStep, ()
@@ -113,18 +114,19 @@ class NativeStep:
         if state != self._state:
             self._describe(model)
             self._state = state
-        assert self._model is not None
+        described = self._model  # held to the end, as another thread's decode may pack anew meanwhile
+        assert described is not None
         rows, tokens, starts = len(tokens), tokens.contiguous(), starts.contiguous()
         stores = [store.data_ptr() for layer in cache.layers for store in layer]
-        logits = torch.empty(rows, self._model.head.outs)
+        logits = torch.empty(rows, described.head.outs)
         step = _Step(
-            ctypes.pointer(self._model),
+            ctypes.pointer(described),
             *(tokens.data_ptr(), starts.data_ptr(), rows, cache.room),
             *(table.data_ptr() for table in tables),
             (c_void_p * len(stores))(*stores),
             logits.data_ptr(),
         )
-        _check(_library().aftershock_step(ctypes.byref(step), torch.get_num_threads()), tokens, self._model.head.outs)
+        _check(_library().aftershock_step(ctypes.byref(step), torch.get_num_threads()), tokens, described.head.outs)
         return logits
 
     def _describe(self, model: "CausalLM") -> None:
@@ -142,6 +144,7 @@ class NativeStep:
             self._packed(head, None, large),
             layers,
         )
+        self._model.held = self._held
 
     def _layer(self, block: "Block", large: bool) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
