@@ -81,7 +81,7 @@ def settled(outcome: Outcome) -> float:
 
 def nemo_setup(shape: str, row: tuple, factor: float) -> Setup:
     samplers, learners, ahead, cap, mean, batch, group, tensor, (train_tensor, expert, pipeline), _ = row
-    lengths, engines = Lengths(mean - PROMPT, SIGMA, cap - PROMPT), samplers // tensor
+    lengths, engines = Lengths(mean - PROMPT, cap - PROMPT, SIGMA), samplers // tensor
     rows = min(256, (ahead + 1) * batch // engines)
     found = rates(
         shapes()[shape],
@@ -112,7 +112,7 @@ def nemo() -> None:
 
 def areal_setup(row: tuple, mean: float, decoding: float, training: float) -> Setup:
     name, samplers, learners, ahead, _ = row
-    lengths, (memory, each) = Lengths(mean, SIGMA, 27_648), AREAL_CACHE[name]
+    lengths, (memory, each) = Lengths(mean, 27_648, SIGMA), AREAL_CACHE[name]
     layouts = Layout(samplers, zero=0), Layout(learners or samplers)
     shared = {"rows": int(memory / each / mean), "batch": 8192, "prompt": 200}
     found = rates(known_config(name), chip("H800-SXM"), *layouts, lengths, factor=decoding, **shared)
@@ -146,7 +146,7 @@ def areal() -> None:
 
 
 def verl_setup(samplers: int, learners: int, mean: float, train: float, fixed: float) -> Setup:
-    lengths, shared = Lengths(mean, SIGMA, 28_000), {"rows": int(VERL_CACHE / mean), "batch": 8192, "prompt": 150}
+    lengths, shared = Lengths(mean, 28_000, SIGMA), {"rows": int(VERL_CACHE / mean), "batch": 8192, "prompt": 150}
     layouts = Layout(samplers, zero=0), Layout(learners or samplers)
     found = rates(known_config(R1_MIDDLE), chip("H20"), *layouts, lengths, **shared)
     found = replace(found, train=train, step_fixed=fixed)
@@ -182,13 +182,13 @@ def zero() -> None:
     print("\n| assumed mean length | published h | simulated h | off | idle |\n" + "|---" * 5 + "|")
     for mean in (4000, 6000, 8000):
         job = {"batch": 8192, "group": 16, "prompt": 200, "steps": 650}
-        lengths, config = Lengths(mean, SIGMA, 32_768), known_config("deepseek-ai/DeepSeek-R1")
+        lengths, config = Lengths(mean, 32_768, SIGMA), known_config("deepseek-ai/DeepSeek-R1")
         found = schedules(config, parse("512xH800"), lengths, **job)["in turn"]
         print(f"| {mean:,} | 198 | {found.hours:.0f} | {found.hours / 198 - 1:+.0%} | {idle(found)} |")
 
 
 def speed() -> None:
-    lengths, layout = Lengths(8000, 0.8, 32_768), Layout(1250, 8, 8)
+    lengths, layout = Lengths(8000, 32_768, 0.8), Layout(1250, 8, 8)
     shared = {"batch": 8192, "rows": 64, "prompt": 200}
     found = rates(
         known_config("deepseek-ai/DeepSeek-R1"), chip("H800-SXM"), layout, Layout(625, 1, 64, 16), lengths, **shared

@@ -15,31 +15,41 @@ import sys
 import torch
 from small_configs import DENSE, MIXTURE
 
-from aftershock.generate import Engine, SamplingParams
-from aftershock.learn import Learner, Sample, lora, pack
+from aftershock.generate import Completion, Engine, SamplingParams
+from aftershock.learn import Batch, Learner, Sample, lora, pack
 from aftershock.models import build
 from aftershock.recipe import LoraTable, LossTable, OptimTable
+from aftershock.sources import shipped_base
 from aftershock.text import Tokenizer
 
 WIDE = {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 2, "vocab_size": 768}
 LLAMA = {"model_type": "llama", **DENSE, **WIDE}
-LATENT = {"model_type": "deepseek_v3", **MIXTURE, **WIDE, "q_lora_rank": 32, "moe_intermediate_size": 64}
+TIED = {**LLAMA, "model_type": "qwen2", "tie_word_embeddings": True, "vocab_size": 20_000}
 HEAVY = {**LLAMA, "hidden_size": 512, "intermediate_size": 1400}  # state and activations of like size
-TRAINED = {  # config, sequences, precision, layers computed again, LoRA's rank
-    "llama": (LLAMA, 40, "float32", False, 0),
-    "qwen3 in half": ({**LLAMA, "model_type": "qwen3", "head_dim": 32}, 40, "bfloat16", False, 0),
-    "llama again": ({**LLAMA, "num_hidden_layers": 6}, 30, "float32", True, 0),
-    "heavy adapted": (HEAVY, 10, "float32", False, 8),
-    "latent in half": (LATENT, 40, "bfloat16", False, 0),
+TINY = {"model_type": "deepseek_v3", **MIXTURE, **WIDE, "q_lora_rank": 32, "moe_intermediate_size": 64}
+ROAD = json.loads((shipped_base("road-base") / "config.json").read_text(encoding="utf-8"))
+SMALL = ROAD | {"hidden_size": 256, "moe_intermediate_size": 192, "n_routed_experts": 16, "num_experts_per_tok": 4}
+TRAINED = {  # config, groups, precision, layers computed again, LoRA's rank, tokens of a batch
+    "llama": (LLAMA, 4, "float32", False, 0, 1 << 20),
+    "qwen3 in half": ({**LLAMA, "model_type": "qwen3", "head_dim": 32}, 4, "bfloat16", False, 0, 1 << 20),
+    "llama again": ({**LLAMA, "num_hidden_layers": 6}, 4, "float32", True, 0, 1 << 20),
+    "large vocabulary": (TIED, 4, "float32", True, 0, 1 << 20),
+    "heavy adapted": (HEAVY, 2, "float32", False, 8, 1 << 20),
+    "tiny in half": (TINY, 4, "bfloat16", False, 0, 1 << 20),
+    "tiny again": (TINY, 4, "float32", True, 0, 1 << 20),
+    "road": (ROAD, 3, "float32", False, 0, 1 << 20),
+    "road in half again": (ROAD, 4, "bfloat16", True, 0, 1 << 20),
+    "road in batches": (ROAD, 4, "float32", False, 0, 1024),
+    "small": (SMALL, 2, "float32", False, 0, 1 << 20),
 }
-SAMPLED = {"sampling": {**LLAMA, "num_hidden_layers": 4}, "sampling latents": {**LATENT, "kv_lora_rank": 256}}
-ROWS, PROMPT, LONGEST = 256, 96, 24
-
-
-def lengths(count: int) -> list[int]:
-    """Of completions: from a few tokens to many, as they come in RL."""
-    draw = random.Random(0)
-    return [draw.randint(20, 120) for _ in range(count)]
+SAMPLED = {  # config, rows, prompts, their length, completions' length
+    "sampling": ({**LLAMA, "num_hidden_layers": 4}, 256, 4, 96, 24),
+    "sampling latents": ({**TINY, "kv_lora_rank": 256}, 256, 4, 96, 24),
+    "road samples": (ROAD, 256, 4, 96, 40),
+    "small samples": (SMALL, 64, 16, 96, 24),
+}
+STAGES = {"a stage of RL": (ROAD, "float32"), "a stage in half": (ROAD, "bfloat16")}
+ROWS, GROUP, PROMPT, LONGEST = 64, 4, 60, 48  # of a stage: completions, and how many of them a prompt has
 
 
 def resident(key: str) -> int:
@@ -47,39 +57,58 @@ def resident(key: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 
-def learner(config: dict, precision: str, again: bool, rank: int) -> Learner:
-    model = build(config, seed=0)
+def learner(config: dict, precision: str, again: bool = False, rank: int = 0) -> Learner:
+    model = build({**config, "max_position_embeddings": 512}, seed=0)
     if rank:
         lora.attach(model, LoraTable(rank=rank), seed=0)
     return Learner(model, OptimTable(precision=precision, recompute="always" if again else "never"), LossTable())
 
 
-def steps(taught: Learner, count: int) -> None:
-    samples = [Sample((i,) * PROMPT, (2,) * n, (0.0,) * n, 1.0) for i, n in enumerate(lengths(count))]
-    taught.step(pack(samples, 1 << 20))
+def rollouts(groups: int) -> list[Sample]:
+    """Completions of a few tokens to many in groups of GROUP, whose prompts have PROMPT tokens."""
+    draw = random.Random(0)
+    lengths = [[draw.randint(20, 120) for _ in range(GROUP)] for _ in range(groups)]
+    return [Sample((g + 2,) * PROMPT, (2,) * n, (0.0,) * n, 1.0, g) for g, group in enumerate(lengths) for n in group]
 
 
-def sample(config: dict, rows: int, longest: int) -> None:
-    tokenizer = Tokenizer.load("src/aftershock/assets/nano")
-    engine = Engine(build({**config, "max_position_embeddings": 512}, seed=0), tokenizer, max_rows=rows)
-    never = {tokenizer.eos: -float("inf")}
-    engine.generate([(5,) * PROMPT] * 4, SamplingParams(n=rows // 4, max_tokens=longest, logit_bias=never, seed=0))
+def batches(groups: int, micro_tokens: int = 1 << 20) -> list[Batch]:
+    return pack(rollouts(groups), micro_tokens)
+
+
+def completions(engine: Engine, prompts: int, length: int, longest: int) -> list[Completion]:
+    """As many as the engine has rows; all but one go to the end."""
+    never = {engine.tokenizer.eos: -float("inf")}
+    params = SamplingParams(n=engine.max_rows // prompts, max_tokens=longest, logit_bias=never, seed=0)
+    groups = engine.generate([(n + 2,) * length for n in range(prompts)], params)
+    return [one for group in groups for one in group]
+
+
+def stage(taught: Learner, rows: int) -> None:
+    """Sample and learn, twice: sampling finds the gradients of the step before."""
+    engine = Engine(taught.model, Tokenizer.load("src/aftershock/assets/nano"), max_rows=rows)
+    for _ in range(2):
+        drawn = completions(engine, rows // GROUP, PROMPT, LONGEST)
+        taught.step(pack([Sample(one.prompt_tokens, one.tokens, one.logprobs, 1.0) for one in drawn], 1 << 20))
 
 
 def run(name: str) -> int:
     """Return the bytes that one case takes at its fullest: a step after one that made the optimiser's state."""
-    steps(learner(LATENT, "bfloat16", True, 2), 2)
-    sample(LLAMA, 8, 4)
+    learner(TINY, "bfloat16", True, 2).step(batches(1))
+    stage(learner(LLAMA, "float32"), 4)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
     if name in SAMPLED:
-        sample(SAMPLED[name], ROWS, LONGEST)
+        config, rows, *asked = SAMPLED[name]
+        tokenizer = Tokenizer.load("src/aftershock/assets/nano")
+        completions(Engine(learner(config, "float32").model, tokenizer, max_rows=rows), *asked)
+    elif name in STAGES:
+        stage(learner(*STAGES[name]), ROWS)
     else:
-        config, count, *how = TRAINED[name]
-        taught = learner(config, *how)
-        steps(taught, 2)
-        steps(taught, count)
+        config, groups, precision, again, rank, micro_tokens = TRAINED[name]
+        taught = learner(config, precision, again, rank)
+        taught.step(batches(1))
+        taught.step(batches(groups, micro_tokens))
     return resident("VmHWM") - before
 
 
@@ -97,4 +126,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [*TRAINED, *SAMPLED])
+    main(sys.argv[1:] or [*TRAINED, *SAMPLED, *STAGES])

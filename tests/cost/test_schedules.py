@@ -15,17 +15,17 @@ from aftershock.cost.simulation.schedules import _trainer as trainer
 from aftershock.known import known_config
 
 SMALL = known_config("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
-LENGTHS = Lengths(2000, 0.7, 8192)
+LENGTHS = Lengths(2000, 8192, 0.7)
 
 
 def test_rates_are_the_rooflines() -> None:
-    cluster, cut = parse("8xH100"), decoding.Lengths(2000, 8192, 0.7)
+    cluster, cut = parse("8xH100"), Lengths(2000, 8192, 0.7)
     sampler, trainer, shared = Layout(4, 2, zero=0), Layout(8), {"batch": 256, "rows": 64, "prompt": 100}
     found = rates(SMALL, cluster.chip, sampler, trainer, LENGTHS, passes=0, **shared)
     engine = decoding.Engine(SMALL, cluster, sampler)
     assert dict(found.decode)[1] == engine.step(1, 100 + cut.context)
     assert dict(found.decode)[64] == engine.step(64, 100 + cut.context)
-    trained = time.training(SMALL, cluster, trainer, 256 * 2100, 2100, batch=256 * 2100, whole=False).likely
+    trained = time.training(SMALL, cluster, trainer, time.Training(2100, 256 * 2100, 256 * 2100), whole=False).likely
     assert 256 * 2100 / (found.train * 8) == pytest.approx(trained)
     twice = rates(SMALL, cluster.chip, sampler, trainer, LENGTHS, passes=0, factor=2, **shared)
     assert (twice.train, twice.prefill) == pytest.approx((found.train / 2, found.prefill / 2))
@@ -36,7 +36,7 @@ def test_taking_turns_agrees_with_the_estimate_that_simulates_nothing() -> None:
     cluster, sampler, trainer = parse("8xH100"), Layout(8, zero=0), Layout(8)
     found = rates(SMALL, cluster.chip, sampler, trainer, LENGTHS, batch=512, rows=64, prompt=100, passes=1)
     setup = Setup(found, LENGTHS, 8, batch=512, prompt=100, steps=40, network=cluster.chip.network * time.WIRE)
-    cut = decoding.Lengths(2000, 8192, 0.7)
+    cut = Lengths(2000, 8192, 0.7)
     told = decoding.rl_step(SMALL, cluster, sampler, trainer, 512, 100, cut, passes=1, loop=(1, 1, 1)).likely
     assert simulate(setup).step_seconds == pytest.approx(told, rel=0.15)
 
@@ -55,7 +55,7 @@ def test_activations_are_computed_again_where_nothing_else_fits() -> None:
     large = known_config("deepseek-ai/DeepSeek-R1")
     assert [trainer(large, parse(f"{chips}xH800"), 6060, 8192 * 6060)[1] for chips in (256, 512)] == [True, False]
     job = {"batch": 8192, "rows": 32, "prompt": 60}
-    layouts, lengths = (Layout(16, 32, 32, zero=0), Layout(16, 1, 16, 16)), Lengths(6000, 0.7, 32_768)
+    layouts, lengths = (Layout(16, 32, 32, zero=0), Layout(16, 1, 16, 16)), Lengths(6000, 32_768, 0.7)
     plain, again = (
         rates(large, parse("H800").chip, *layouts, lengths, recompute=r, **job).train for r in (False, True)
     )

@@ -17,7 +17,7 @@ from aftershock.errors import RecipeError
 
 RATES = Rates(Rates.line(0.02, 0.001), train=4000.0)
 CURVE = ((1, 0.02), (4, 0.05), (64, 0.06))
-SMALL = Setup(RATES, Lengths(400, 0.9, 2000), samplers=8, batch=32, steps=6)
+SMALL = Setup(RATES, Lengths(400, 2000, 0.9), samplers=8, batch=32, steps=6)
 
 
 class Spread(Lengths):
@@ -75,7 +75,7 @@ def test_equals_a_run_simulated_one_completion_at_a_time(setup: Setup) -> None:
 def test_equal_lengths_without_failures_have_a_closed_form(engines, each, length, row, rows) -> None:
     setup = Setup(
         replace(RATES, decode=Rates.line(0.02, row), weight_bytes=2e9),
-        Lengths(length, 0, length),
+        Lengths(length, length, 0),
         samplers=engines,
         batch=engines * each,
         rows=rows,
@@ -90,7 +90,7 @@ def test_equal_lengths_without_failures_have_a_closed_form(engines, each, length
 
 @pytest.mark.parametrize(("sigma", "cap"), [(0.3, 4000), (0.8, 4000), (1.2, 2000)])
 def test_lengths_have_the_mean_asked_for_after_the_cut_and_the_longest_expected(sigma: float, cap: int) -> None:
-    lengths = Lengths(800, sigma, cap)
+    lengths = Lengths(800, cap, sigma)
     drawn = lengths.draw(np.repeat(np.arange(200, dtype=np.uint64), 256), np.tile(np.arange(256), 200)).reshape(-1, 64)
     assert drawn.mean() == pytest.approx(800, rel=0.02)
     assert drawn.max() <= cap
@@ -120,7 +120,7 @@ def test_judging_in_two_parts_is_judging_at_once(arrivals: list[float], judges: 
 @settings(max_examples=25, deadline=None)
 def test_running_ahead_is_never_slower(staleness, in_order, row, sigma) -> None:
     setup = replace(SMALL, rates=replace(RATES, decode=Rates.line(0.02, row)), learners=2, steps=60)
-    setup = replace(setup, lengths=Lengths(400, sigma, 2000 if sigma else 400))
+    setup = replace(setup, lengths=Lengths(400, 2000 if sigma else 400, sigma))
     ahead = simulate(replace(setup, staleness=staleness, in_order=in_order))
     assert ahead.hours <= simulate(setup).hours * (1.02 if sigma else 1 + 1e-9)  # other lengths are drawn
 
@@ -136,7 +136,7 @@ def test_staleness_keeps_its_bound_in_order(setup: Setup) -> None:
 
 @pytest.mark.parametrize("every", [1, 10])
 def test_failures_cost_a_synchronous_run_what_they_say(every: int) -> None:
-    setup = replace(SMALL, lengths=Lengths(400, 0, 400), steps=400, checkpoint_every=every)
+    setup = replace(SMALL, lengths=Lengths(400, 400, 0), steps=400, checkpoint_every=every)
     whole, broken = simulate(setup), simulate(replace(setup, mtbf_hours=1.0, restart_seconds=50))
     assert (broken.hours - whole.hours) * 8 == pytest.approx(broken.lost_chip_hours)
     assert broken.failures == pytest.approx(broken.hours * 8, abs=4 * (broken.hours * 8) ** 0.5)
@@ -144,7 +144,7 @@ def test_failures_cost_a_synchronous_run_what_they_say(every: int) -> None:
 
 
 def test_an_engine_that_fails_decodes_again_what_it_had() -> None:
-    samplers = Samplers(Setup(RATES, Lengths(100, 0, 100), samplers=2, batch=4))
+    samplers = Samplers(Setup(RATES, Lengths(100, 100, 0), samplers=2, batch=4))
     samplers.fill(4, 0, 0.0)
     samplers.foresee(0, 0)
     samplers.advance(1.0)
@@ -177,7 +177,7 @@ def test_a_seed_gives_its_run_again_and_another_seed_another() -> None:
 
 
 def test_ten_thousand_chips_take_no_more_than_moments() -> None:
-    setup = Setup(RATES, Lengths(8000, 0.8, 32768), 7504, 2496, 8, batch=8192, group=16, steps=20, staleness=1)
+    setup = Setup(RATES, Lengths(8000, 32768, 0.8), 7504, 2496, 8, batch=8192, group=16, steps=20, staleness=1)
     began = time.process_time()
     simulate(setup)
     assert time.process_time() - began < 3  # 1,000 steps took 6 seconds where this was written
@@ -190,7 +190,7 @@ def test_ten_thousand_chips_take_no_more_than_moments() -> None:
         ({"group": 5}, "groups of 5"),
         ({"staleness": 1}, "set learners"),
         ({"rates": replace(RATES, decode=((1, 0.1), (3, 0.2)))}, "decode ends at 3"),
-        ({"lengths": Lengths(3000, 0.5, 2000)}, "cap of 2000"),
+        ({"lengths": Lengths(3000, 2000, 0.5)}, "cap of 2000"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict, said: str) -> None:

@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 
 from aftershock.cost import calibration, decoding, flops, time
 from aftershock.cost.cluster import Cluster, chip, parse
-from aftershock.cost.decoding import Engine, Lengths, sampler, sampling
+from aftershock.cost.decoding import Engine, sampler, sampling
 from aftershock.cost.layout import Layout
-from aftershock.cost.time import Efficiency, parts, training
+from aftershock.cost.lengths import Lengths
+from aftershock.cost.time import Efficiency, Training, parts, training
 from aftershock.errors import CapacityError
 from aftershock.known import known_config
 
 V3, QWEN = known_config("deepseek-ai/DeepSeek-V3"), known_config("Qwen/Qwen2.5-7B")
 IDEAL = Efficiency(1, 1, 0, 1)
-lengths = st.builds(
-    Lengths, mean=st.floats(50, 4000), longest=st.sampled_from([4096, 32768]), sigma=st.floats(0.2, 1.2)
-)
+lengths = st.builds(Lengths, mean=st.floats(50, 4000), cap=st.sampled_from([4096, 32768]), sigma=st.floats(0.2, 1.2))
 
 
 @pytest.mark.parametrize("config", [V3, QWEN], ids=["V3", "Qwen"])
@@ -35,7 +34,7 @@ def test_parts_hold_all_operations(config, recompute):
 
 
 def test_one_ideal_chip_computes_at_its_peak_and_sends_nothing():
-    spent = parts(QWEN, parse("H100"), Layout(), 1e6, 2048)
+    spent = parts(QWEN, parse("H100"), Layout(), Training(2048, 1e6))
     assert spent.seconds(IDEAL) == pytest.approx(1e6 * flops.training(QWEN, 1024) / 989e12)
     assert spent.traffic == spent.bubble == 0
 
@@ -58,7 +57,7 @@ def test_traffic_by_hand():
 
 def test_bubbles_and_gathers_by_hand():
     cluster = Cluster(chip("H800"), 2048)
-    spent = parts(V3, cluster, Layout(128, 1, 64, 16), 1e9, 4096, batch=15360 * 4096)
+    spent = parts(V3, cluster, Layout(128, 1, 64, 16), Training(4096, batch=15360 * 4096))
     assert spent.bubble == pytest.approx(time.BUBBLE * 15 / 120)  # 120 micro-batches for each of 128 pipelines
     plain, sharded = (time.data_traffic(QWEN, parse("8xH800"), Layout(8, zero=zero), 4e6) for zero in (1, 3))
     assert sharded / plain == (2 * 31 + 1) / 2  # 500K tokens a chip are 31 rounds of 16,384
@@ -71,16 +70,13 @@ def test_bubbles_and_gathers_by_hand():
 )
 def test_time_grows_with_tokens_and_falls_with_precision_and_chips(config, count, precision, tokens):
     cluster, here = Cluster(chip("H100"), count), Layout(count, expert=8 if config is V3 else 1)
-    spent = training(config, cluster, here, tokens, 4096, precision=precision)
+    job = Training(4096, tokens, precision=precision)
+    spent = training(config, cluster, here, job)
     assert 0 < spent.low < spent.likely < spent.high
-    assert training(config, cluster, here, 2 * tokens, 4096, precision=precision).likely == pytest.approx(
-        2 * spent.likely
-    )
-    assert training(config, cluster, here, tokens, 4096, precision="fp8").likely <= spent.likely
-    assert training(config, cluster, here, tokens, 4096, precision=precision, recompute=True).likely > spent.likely
-    half = training(
-        config, Cluster(chip("H100"), count // 2), replace(here, data=count // 2), tokens, 4096, precision=precision
-    )
+    assert training(config, cluster, here, replace(job, tokens=2 * tokens)).likely == pytest.approx(2 * spent.likely)
+    assert training(config, cluster, here, replace(job, precision="fp8")).likely <= spent.likely
+    assert training(config, cluster, here, replace(job, recompute=True)).likely > spent.likely
+    half = training(config, Cluster(chip("H100"), count // 2), replace(here, data=count // 2), job)
     assert spent.likely < half.likely
 
 
@@ -91,15 +87,15 @@ def test_a_chip_without_fp8_computes_in_bf16():
 
 @given(lengths)
 def test_lengths_have_their_mean_and_end_at_the_longest(found):
-    places = [found.longest * (index + 0.5) / 4000 for index in range(4000)]
+    places = [found.cap * (index + 0.5) / 4000 for index in range(4000)]
     alive = [found.alive(place) for place in places]
-    assert sum(alive) * found.longest / 4000 == pytest.approx(found.mean, rel=0.01)
+    assert sum(alive) * found.cap / 4000 == pytest.approx(found.mean, rel=0.01)
     cells = found.cells()
     assert sum(width * found.alive(place) for place, width in cells) == pytest.approx(found.mean, rel=0.03)
     assert all(a >= b for a, b in pairwise(alive))
     assert found.alive(0) == 1
-    assert found.alive(found.longest) == 0
-    assert found.mean / 2 * 0.9 <= found.context <= found.longest
+    assert found.alive(found.cap) == 0
+    assert found.mean / 2 * 0.9 <= found.context <= found.cap
 
 
 def test_a_decoding_step_reads_the_experts_that_its_tokens_chose():
@@ -158,7 +154,7 @@ def test_a_step_of_rl_is_sampling_training_and_the_weights_way():
     sampler, trainer = Layout(16, zero=0), Layout(16)
     step = decoding.rl_step(QWEN, cluster, sampler, trainer, 2048, 200, lengths, prompts=64, passes=2, updates=4)
     sampled = sampling(QWEN, cluster, sampler, 2048, 200, lengths, prompts=64).likely
-    trained = training(QWEN, cluster, trainer, 2048 * 1200, 1000, batch=512 * 1200, whole=False).likely
+    trained = training(QWEN, cluster, trainer, Training(1000, 2048 * 1200, 512 * 1200), whole=False).likely
     plain = sampled + trained * 5 / 3 + 7615616512 * 2 / 40e9
     assert (step.low, step.likely, step.high) == pytest.approx(tuple(plain * each for each in decoding.LOOP))
 
@@ -182,12 +178,12 @@ def test_long_tails_make_a_synchronous_step_idle():
 
 def test_layouts_are_found_for_training_and_sampling():
     cluster = parse("512xH800")
-    found = time.trainer(V3, cluster, 4096, precision="fp8", recompute=True)
+    found = time.trainer(V3, cluster, Training(4096, precision="fp8", recompute=True))
     assert found.chips == 512
     assert found.expert > 1  # 671B weights fit no node
     assert sampler(V3, cluster, 8192, 200, Lengths(5000, 32768), precision="fp8").chips == 512
     with pytest.raises(CapacityError, match="no layout fits 8xH800"):
-        time.trainer(V3, parse("8xH800"), 4096)
+        time.trainer(V3, parse("8xH800"), Training(4096))
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +245,7 @@ def test_another_teams_v3_is_foretold_within_the_range():
     """Megatron-Bridge 25.09 trains V3 at 1,297 tokens a second and chip on 1,024 H100; it is not in runs.csv."""
     cluster, here = Cluster(chip("H100"), 1024), Layout(64, 2, 64, 8)
     tokens = 1297 * 1024
-    spent = training(V3, cluster, here, tokens, 4096, precision="fp8", batch=8192 * 4096, prediction=True, whole=False)
+    spent = training(V3, cluster, here, Training(4096, tokens, 8192 * 4096, "fp8", prediction=True), whole=False)
     assert spent.low < 1 < spent.high
 
 

@@ -14,10 +14,11 @@ from math import log, sqrt
 from statistics import quantiles
 
 from aftershock.cost.cluster import Cluster, chip
-from aftershock.cost.decoding import Lengths, rl_step
+from aftershock.cost.decoding import rl_step
 from aftershock.cost.layout import Layout, counts
+from aftershock.cost.lengths import Lengths
 from aftershock.cost.parameters import Config
-from aftershock.cost.time import Efficiency, Parts, parts
+from aftershock.cost.time import Efficiency, Parts, Training, parts
 
 SECONDS_PER_HOUR = 3600.0
 START = Efficiency(linear=0.6, routed=0.5, value=20.0, whole=0.9)  # of the search; where it ends doesn't hang on it
@@ -100,16 +101,8 @@ def _run(row: Mapping[str, str]) -> Run:
     layout = Layout(chips // (tensor * pipeline), tensor, expert, pipeline, zero)
     tokens, length, batch = (float(row[name]) for name in ("tokens", "length", "batch"))
     cluster, recompute = Cluster(chip(row["chip"]), chips), row["recompute"] == "1"
-    at_peak = parts(
-        shapes()[row["shape"]],
-        cluster,
-        layout,
-        tokens if whole else tokens * chips,
-        length,
-        row["precision"],
-        batch,
-        recompute,
-    )
+    job = Training(length, tokens if whole else tokens * chips, batch, row["precision"], recompute)
+    at_peak = parts(shapes()[row["shape"]], cluster, layout, job)
     hours = float(row["gpu_hours"]) if whole else chips / SECONDS_PER_HOUR
     return Run(row["name"], row["group"], whole, chips, at_peak, hours, row["source"])
 

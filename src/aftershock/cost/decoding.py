@@ -5,15 +5,15 @@ wires. Completions of unlike lengths empty the batch, and the longest of a synch
 """
 
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from itertools import pairwise
-from math import erfc, exp, inf, log, sqrt
+from functools import cached_property
+from math import inf
 
 from aftershock.cost import flops, memory, parameters, time
 from aftershock.cost import layout as layouts
 from aftershock.cost.cluster import Cluster
 from aftershock.cost.estimate import Estimate
 from aftershock.cost.layout import Layout
+from aftershock.cost.lengths import SIGMAS, Lengths
 from aftershock.cost.memory import HALF
 from aftershock.cost.parameters import Config
 
@@ -24,45 +24,9 @@ READ, LAUNCH, SUM = 0.81, 48e-6, 8e-6
 # 128 tokens a chip on H800 (its README), which is what their bytes take at 40 GB/s, with next to nothing left.
 EXCHANGE = 60e-6
 BETWEEN = 1e-3  # the engine's own work between steps: assumed
-SIGMAS = (0.4, 0.7, 1.0)  # of lengths' logarithm: least, likely, most. Assumed; a run's own rollouts tell yours
 # Seconds published over seconds foretold of whole RL steps (cost/rl.csv): least, median, most. What judging, moving
 # weights and a framework's own work add. calibration.loops() on all of its rows, which are one framework's.
 LOOP = (1.53, 1.83, 4.17)
-GRID = 64  # parts in which a batch empties
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """How long completions get: lognormal, cut off at `longest`, with `mean` tokens as cut and `sigma` before."""
-
-    mean: float
-    longest: float
-    sigma: float = SIGMAS[1]
-
-    def alive(self, position: float) -> float:
-        """Return the share of completions that are longer than so many tokens; none is longer than `longest`.
-
-        >>> Lengths(100, 1000).alive(0), Lengths(100, 1000).alive(1000)
-        (1.0, 0.0)
-        """
-        if position <= 0:
-            return 1.0
-        return _above((log(position) - _middle(self)) / self.sigma) if position < self.longest else 0.0
-
-    @cached_property
-    def context(self) -> float:
-        """The mean position of a sampled token: past the half of the mean length, as long completions have more."""
-        found = [(place, width * self.alive(place)) for place, width in self.cells()]
-        return sum(place * tokens for place, tokens in found) / sum(tokens for _, tokens in found)
-
-    def cells(self) -> list[tuple[float, float]]:
-        """Return middles and widths of parts of the positions that completions reach, narrower where most of them end.
-
-        All but one in a few million end within five deviations of the middle.
-        """
-        end = min(self.longest, exp(_middle(self) + 5 * self.sigma))
-        edges = [end * (index / GRID) ** 3 for index in range(GRID + 1)]
-        return [((low + high) / 2, high - low) for low, high in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -168,7 +132,7 @@ def sampler(
 
     CapacityError where none does; fewer `completions` then, some after others.
     """
-    held, each = int(prompt + min(lengths.longest, 2 * lengths.mean)), 1 if precision == "fp8" else HALF
+    held, each = int(prompt + min(lengths.cap, 2 * lengths.mean)), 1 if precision == "fp8" else HALF
     return layouts.search(
         config,
         cluster,
@@ -203,29 +167,13 @@ def rl_step(
         config, cluster, sampler, completions, prompt, lengths, prompts=prompts, precision=precision, guessed=guessed
     )
     tokens = completions * (prompt + lengths.mean)
-    trained = time.training(
-        config, cluster, trainer, tokens, lengths.mean, precision=precision, batch=tokens / updates, whole=False
-    )
+    job = time.Training(lengths.mean, tokens, tokens / updates, precision)
+    trained = time.training(config, cluster, trainer, job, whole=False)
     sent = sum(layouts.weights(config, sampler)) * HALF / (cluster.chip.network * time.WIRE)
     plain = sampled.likely + trained.likely * (1 + passes / flops.TRAINING) + sent
     ground = "RL steps published by one framework (cost/rl.csv)"
     low, likely, high = (plain * factor for factor in loop)
     return Estimate(low, likely, high, tuple(dict.fromkeys((*sampled.rests_on, *trained.rests_on, ground))))
-
-
-@cache
-def _middle(lengths: Lengths) -> float:
-    """Return the mean of the logarithm before the cut, that gives the mean after it: by halving."""
-    low, high = log(lengths.mean) - 10, log(lengths.longest) + 10
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _cut_mean(lengths, middle) < lengths.mean else (low, middle)
-    return low
-
-
-def _cut_mean(lengths: Lengths, middle: float) -> float:
-    sigma, end = lengths.sigma, (log(lengths.longest) - middle) / lengths.sigma
-    return exp(middle + sigma**2 / 2) * _above(sigma - end) + lengths.longest * _above(end)
 
 
 @layouts.remembered
@@ -253,8 +201,3 @@ def _tail(engine: Engine, rows: float, prompt: float, lengths: Lengths) -> float
             break
         spent += width * engine.step(max(1.0, left), prompt + place)
     return spent
-
-
-def _above(deviations: float) -> float:
-    """Return the share of a normal distribution that lies so many standard deviations above its middle."""
-    return erfc(deviations / sqrt(2)) / 2

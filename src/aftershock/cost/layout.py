@@ -73,16 +73,24 @@ def weights(config: Config, layout: Layout) -> tuple[float, float]:
 
 
 def training_memory(
-    config: Config, layout: Layout, shape: Shape, *, micro_batches: float = inf, recompute: bool = False
+    config: Config,
+    layout: Layout,
+    shape: Shape,
+    *,
+    micro_batches: float = inf,
+    recompute: bool = False,
+    trained: float = 1.0,
 ) -> float:
     """Return the bytes that a chip holds at its fullest while training on micro-batches of `shape`.
+
+    `trained` is the share of the weights that have gradients, less than 1 under LoRA.
 
     A pipeline's first stage keeps what as many micro-batches as there are stages leave for their backward, or all of a
     step's where these are fewer. Activations are those of our own learner (cost/memory.py); fused kernels keep less.
     """
     in_flight = min(layout.pipeline, micro_batches)
     kept = _kept(config, shape, recompute) * in_flight / (layout.tensor * layout.pipeline)
-    return _state(config, layout) + kept + memory.logits(config, shape.scored) / layout.tensor
+    return _state(config, layout, trained) + kept + memory.logits(config, shape.scored) / layout.tensor
 
 
 def sampling_memory(config: Config, layout: Layout, rows: float, capacity: int, *, each: float = HALF) -> float:
@@ -145,11 +153,11 @@ def _kept(config: Config, shape: Shape, recompute: bool) -> float:
     return memory.activations(config, shape, half=True, recompute=recompute) - parameters.matrices(config) * HALF
 
 
-def _state(config: Config, layout: Layout) -> float:
+def _state(config: Config, layout: Layout, trained: float) -> float:
     """Return the bytes of weights, gradients and optimiser, each spread over the data's chips from its stage on."""
     shared, routed = weights(config, layout)
     copies = max(1.0, layout.data * layout.tensor / layout.expert)  # of an expert
-    stages = ((OPTIMISER, 1), (GRADIENT, 2), (WEIGHT, 3))
+    stages = ((OPTIMISER * trained, 1), (GRADIENT * trained, 2), (WEIGHT, 3))
     held = [(each, layout.zero >= stage) for each, stage in stages]
     return sum(
         each * (shared / (layout.data if spread else 1) + routed / (copies if spread else 1)) for each, spread in held

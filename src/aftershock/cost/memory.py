@@ -5,9 +5,10 @@ not here: its libraries (about 0.3 GB), and pages that an allocator keeps for la
 batches of changing shape came to more than everything that is alive (docs/log.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from itertools import groupby
+from math import ceil, floor, inf, log2
 
 from aftershock.cost import parameters
 from aftershock.cost.parameters import Config
@@ -18,12 +19,15 @@ ADAM = 8.0  # two moments in float32
 ADAM_8BIT = 2 * (1 + 4 / 256)
 MOMENTS = {"float32": ADAM, "8bit": ADAM_8BIT}  # by `optim.moments`
 # What the learner's packing, attention and head do, and the engine's layout; the tests hold these against both.
-BLOCKS, SHORT = 4, 384  # padded blocks of a batch; up to so many tokens, a CPU computes attention's square plainly
+BLOCKS = 2  # padded blocks of a batch's sequences, for each doubling of their length
+SHORT = 384  # up to so many tokens, a CPU computes attention's square plainly
 CHUNK = 1 << 26  # bytes of logits at once
 ROWS, POSITIONS = 8, 16  # what decoded rows and cached positions are rounded up to
-STAGED = 16  # prompts prefilled at once
+STAGED, PREFILL = 16, 8192  # prompts and tokens prefilled at once
+MOVED = 64  # rows that are moved at once when a cache is laid out anew
 TOKEN_RECORD, LOGIT_RECORD = 12, 40  # bytes that the engine keeps of a drawn token, and spends on a logit
 INDEX = 8
+LARGE = 1 << 23  # weights of a model whose decoding step reads them where they lie
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,9 @@ class Shape:
     fused: float = 0.0
 
     @classmethod
-    def of(cls, lengths: Sequence[int], scored: float, plain_to: float = SHORT) -> "Shape":
+    def of(cls, lengths: Sequence[float], scored: float, plain_to: float = SHORT) -> "Shape":
         """Return the shape of sequences of these lengths; `plain_to` is 0 on a GPU, whose attention is fused."""
-        ordered, size = sorted(lengths), ceil(len(lengths) / BLOCKS)
-        blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        blocks = [list(block) for _, block in groupby(sorted(lengths), key=lambda length: floor(BLOCKS * log2(length)))]
         padded = [(len(block), block[-1]) for block in blocks]
         places = sum(count * longest for count, longest in padded)
         squares = sum(count * longest**2 for count, longest in padded if longest <= plain_to)
@@ -56,6 +59,11 @@ class Shape:
         """Return the shape of `tokens` in sequences of one length, of which all or `scored` reach the head."""
         squares, fused = (tokens * length, 0.0) if length <= plain_to else (0.0, tokens)
         return cls(tokens, tokens if scored is None else scored, tokens, squares, fused)
+
+    def scaled(self, times: float, tokens: float) -> "Shape":
+        """Return the shape of `times` as many sequences of the same lengths, with `tokens` of them computed."""
+        more = (times * each for each in (self.scored, self.places, self.squares, self.fused))
+        return Shape(tokens, *more)
 
 
 def weights(config: Config, each: float = FULL) -> float:
@@ -71,9 +79,8 @@ def training_state(config: Config, moments: float = ADAM, *, rank: int = 0, targ
     """
     if not rank:
         return weights(config) + parameters.total(config) * (FULL + moments)
-    layers = parameters.adapted(config, targets).values()
-    twice = sum(out * inside for out, inside in layers)
-    return weights(config) + FULL * twice + sum(rank * sum(shape) for shape in layers) * (2 * FULL + moments)
+    twice = sum(out * inside for out, inside in parameters.adapted(config, targets).values())
+    return weights(config) + FULL * twice + trained(config, rank, targets) * (2 * FULL + moments)
 
 
 def activations(
@@ -112,12 +119,48 @@ def training(
     moments: float = ADAM,
     rank: int = 0,
     targets: tuple[str, ...] = (),
+    alone: bool = False,
 ) -> float:
-    """Return the bytes that a training step holds at its fullest, on the largest of its batches, `shape`."""
-    state = training_state(config, moments, rank=rank, targets=targets)
-    again = max(_layers(config, shape, half, rank > 0)) if recompute else 0.0
-    passing = max(logits(config, shape.scored), again + _passing(config, shape, HALF if half else FULL))
-    return state + activations(config, shape, half, recompute, rank > 0) + passing
+    """Return the bytes that a training step holds at its fullest, on the largest of its batches, `shape`.
+
+    `alone`: it is the step's only batch, so that gradients come while what was kept goes; else those of a batch before
+    are there. The fullest moment is the head's backward, some layer's, or the embedding's.
+    """
+    gradients = FULL * trained(config, rank, targets)
+    state = training_state(config, moments, rank=rank, targets=targets) - gradients * alone
+    kept = activations(config, shape, half, recompute, rank > 0)
+    fullest = [*_backward(config, shape, half, recompute, rank > 0, kept, FULL * alone)]
+    matrix = 0 if rank else FULL * parameters.head(config)  # a gradient of the head, or of the embedding
+    chunked = shape.scored * config["vocab_size"] * FULL > CHUNK  # each chunk has one, added to those before
+    fullest.append(kept + logits(config, shape.scored) + matrix * chunked)
+    tied = bool(config.get("tie_word_embeddings"))  # the embedding's, the head's and their sum, each as large
+    fullest.append(gradients * alone + matrix * (2 * tied + (not alone)))
+    return state + max(fullest)
+
+
+def trained(config: Config, rank: int = 0, targets: tuple[str, ...] = ()) -> int:
+    """Return how many weights have gradients: all, or those of LoRA's adapters."""
+    if not rank:
+        return parameters.total(config)
+    return sum(rank * sum(shape) for shape in parameters.adapted(config, targets).values())
+
+
+def _backward(
+    config: Config, shape: Shape, half: bool, recompute: bool, frozen: bool, kept: float, gradient: float
+) -> Iterator[float]:
+    """Yield what is held in each layer's backward, from the last on; a weight passed has left `gradient` bytes.
+
+    The head's part and the last norm's of what was `kept` are gone by then.
+    """
+    width = config["hidden_size"] * FULL
+    kept -= shape.scored * (width + 3 * INDEX) + (1 if frozen else 2) * shape.tokens * width
+    made = gradient * (0 if frozen else parameters.head(config))
+    copied = parameters.matrices(config) / config["num_hidden_layers"] * HALF * half
+    for index, held in reversed([*enumerate(_layers(config, shape, half, frozen))]):
+        here = kept + held * recompute
+        yield made + here + _passing(config, index, shape, HALF if half else FULL)
+        kept -= (shape.tokens * width if recompute else held) + copied
+        made += gradient * (0 if frozen else parameters.layer(config, index))
 
 
 def cache(config: Config, rows: int, capacity: int, each: float = FULL) -> float:
@@ -143,6 +186,46 @@ def sampling(
     staged = int(min(STAGED, prompts, completions, max(1, max_rows // 4)))
     held = cache(config, decoded + staged, _rounded_up(longest_prompt + max_tokens - 1, POSITIONS), each)
     return held + decoded * (max_tokens * TOKEN_RECORD + config["vocab_size"] * LOGIT_RECORD)
+
+
+def packed(config: Config) -> float:
+    """Return the bytes of the copy that a native decoding step keeps of a small model's matrices, head among them."""
+    return 0.0 if parameters.total(config) > LARGE else FULL * (parameters.matrices(config) + parameters.head(config))
+
+
+def sampled(
+    config: Config, max_rows: int, prompt: int, max_tokens: int, completions: float = inf, prompts: float = inf
+) -> float:
+    """Return the bytes that sampling takes at its fullest, weights apart: what it reserves, and what it works with.
+
+    That is the sampler on all rows or a longer cache laid out; prompts read, or copied into their rows. Where all rows
+    begin at once, the cache beyond the prompts isn't touched as yet when these are read, and so takes nothing.
+    """
+    rows = int(min(max_rows, completions))
+    staged = int(min(STAGED, prompts, completions, max(1, max_rows // 4)))
+    store = cache(config, 1, 1) / config["num_hidden_layers"] / (1 if parameters.is_latent(config) else 2)
+    drawing = rows * config["vocab_size"] * LOGIT_RECORD
+    widening = 2 * min(MOVED, rows + staged) * (prompt + max_tokens - POSITIONS) * store
+    read = _rounded_up(max(1, prompt - 1), POSITIONS)
+    copying = rows * (prompt - 1) * store
+    reading = _reading(config, min(staged * read, PREFILL), min(prompt, SHORT))
+    reserved = sampling(config, max_rows, prompt, max_tokens, completions, prompts)
+    reserved -= _rounded_up(rows, ROWS) * config["vocab_size"] * LOGIT_RECORD
+    unread = _rounded_up(prompt + max_tokens - 1, POSITIONS) - read if completions <= max_rows else 0
+    untouched = cache(config, _rounded_up(rows, ROWS) + staged, unread)
+    return reserved + max(drawing, widening, max(copying, reading) - untouched)
+
+
+def _reading(config: Config, tokens: float, length: float) -> float:
+    """Return what the forward of so many prompt tokens works with: the largest of its layers' MLP and attention."""
+    hidden = config["hidden_size"]
+    if "n_routed_experts" in config:
+        chosen, inner = config["num_experts_per_tok"], config["moe_intermediate_size"]
+        mlp = chosen * (3 * hidden + 2 * inner)  # rows of experts: read, given, given in order; and their inner ones
+    else:
+        mlp = 3 * config["intermediate_size"]
+    scores = 3 * config["num_attention_heads"] * length
+    return tokens * (3 * hidden + max(mlp, scores)) * FULL
 
 
 def _rounded_up(count: float, multiple: int) -> int:
@@ -189,10 +272,14 @@ def _mixture(config: Config, half: int) -> float:
     return routed + gate + parameters.shared_experts(config) * 4 * inner * half
 
 
-def _passing(config: Config, shape: Shape, half: int) -> float:
-    """Return what the last layer's backward needs beside what was kept: gradients of the MLP's inner values."""
-    hidden, sparse = config["hidden_size"], parameters.is_sparse(config, config["num_hidden_layers"] - 1)
-    if not sparse:
-        return shape.tokens * (2 * config["intermediate_size"] * half + hidden * FULL)
-    chosen = config["num_experts_per_tok"]
-    return shape.tokens * (chosen * (3 * config["moe_intermediate_size"] + 2 * hidden) * half + 2 * hidden * FULL)
+def _passing(config: Config, index: int, shape: Shape, half: int) -> float:
+    """Return what a layer's backward holds beside what was kept, at its fullest: gradients of its MLP's values.
+
+    In a mixture the shared experts' backward comes first, and what they kept is gone before the routed ones'.
+    """
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    if not parameters.is_sparse(config, index):
+        return shape.tokens * (2 * inner * half + hidden * FULL)
+    inner = config["moe_intermediate_size"]
+    routed = 2 * config["num_experts_per_tok"] * max(hidden, inner) - parameters.shared_experts(config) * 4 * inner
+    return shape.tokens * (routed * half + 2 * hidden * FULL)

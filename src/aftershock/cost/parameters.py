@@ -41,6 +41,11 @@ def block(config: Config, index: int) -> Shapes:
     return norms | _under("self_attn.", attention) | _under("mlp.", mlp)
 
 
+def layer(config: Config, index: int) -> int:
+    """Return how many weights layer `index` has."""
+    return sum(math.prod(shape) for shape in block(config, index).values())
+
+
 def total(config: Config, prediction: bool = True) -> int:
     """Return how many weights the model has, with its multi-token-prediction modules or without them.
 

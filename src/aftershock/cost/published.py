@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from aftershock.cost import decoding, time
 from aftershock.cost.cluster import Cluster, chip
-from aftershock.cost.decoding import Lengths
 from aftershock.cost.estimate import Estimate, added
 from aftershock.cost.layout import Layout
+from aftershock.cost.lengths import Lengths
 from aftershock.errors import RecipeError
 from aftershock.known import known_config
 from aftershock.own import nearest
@@ -123,7 +123,7 @@ def _data(cluster: Cluster) -> Estimate:
 
 
 def _r1(cluster: Cluster) -> Estimate:
-    taught = _trained(cluster, EXAMPLES * EPOCHS * TAUGHT.mean, TAUGHT.longest, 128 * TAUGHT.longest)
+    taught = _trained(cluster, EXAMPLES * EPOCHS * TAUGHT.mean, TAUGHT.cap, 128 * TAUGHT.cap)
     ground = f"the first RL as long as the second, {SECOND_STEPS:,} steps: assumed"
     found = added([_rollouts(cluster, 2 * SECOND_STEPS, TAUGHT), taught])
     return replace(found, rests_on=(*found.rests_on, ground))
@@ -143,7 +143,7 @@ _R1: tuple[tuple[str, float, Callable[[Cluster], Estimate]], ...] = (
 
 def _trained(cluster: Cluster, tokens: float, length: float, batch: float) -> Estimate:
     trainer = SPREAD if cluster.count == SPREAD.chips else _trainer(cluster)
-    return time.training(MODEL, cluster, trainer, tokens, length, precision="fp8", batch=batch, prediction=True)
+    return time.training(MODEL, cluster, trainer, time.Training(length, tokens, batch, "fp8", prediction=True))
 
 
 def _rollouts(cluster: Cluster, steps: float, lengths: Lengths) -> Estimate:
@@ -167,7 +167,7 @@ def _rollouts(cluster: Cluster, steps: float, lengths: Lengths) -> Estimate:
 
 def _trainer(cluster: Cluster) -> Layout:
     # V3 recomputes norms and up-projections alone (3.2.3): less memory than ours keeps, at next to no time.
-    return time.trainer(MODEL, cluster, SEQUENCE, precision="fp8", batch=BATCH, recompute=True)
+    return time.trainer(MODEL, cluster, time.Training(SEQUENCE, batch=BATCH, precision="fp8", recompute=True))
 
 
 def _sampler(cluster: Cluster, lengths: Lengths) -> Layout:

@@ -67,71 +67,55 @@ class Parts:
         return (computing + self.traffic) / (at.whole if whole else 1)
 
 
-def training(
-    config: Config,
-    cluster: Cluster,
-    layout: Layout,
-    tokens: float,
-    length: float,
-    *,
-    precision: str = "bf16",
-    batch: float = BATCH,
-    recompute: bool = False,
-    prediction: bool = False,
-    whole: bool = True,
-) -> Estimate:
-    """Return the seconds of training on `tokens` in sequences of `length`, `batch` tokens a step.
+@dataclass(frozen=True)
+class Training:
+    """A job: `tokens` in sequences of `length`, `batch` tokens a step.
 
     `precision` is bf16 or fp8, of the layers' products alone (V3, 3.3.1), where the chip has it; `recompute` as in
-    cost/flops.py; `prediction` trains the multi-token-prediction modules too; `whole` counts a long run's pauses.
+    cost/flops.py; `prediction` trains the multi-token-prediction modules too.
     """
-    spent = parts(config, cluster, layout, tokens, length, precision, batch, recompute, prediction)
-    return _ranged(spent.seconds(FITTED, whole=whole), "efficiency fitted on published runs (cost/runs.csv)")
+
+    length: float
+    tokens: float = 1e9
+    batch: float = BATCH
+    precision: str = "bf16"
+    recompute: bool = False
+    prediction: bool = False
+
+    def micro_batches(self, layout: Layout) -> int:
+        """Return how many micro-batches of one sequence each pipeline gets of a step."""
+        return max(1, int(self.batch / (layout.data * self.length)))
 
 
-def trainer(
-    config: Config,
-    cluster: Cluster,
-    length: float,
-    *,
-    precision: str = "bf16",
-    batch: float = BATCH,
-    recompute: bool = False,
-) -> Layout:
+def training(config: Config, cluster: Cluster, layout: Layout, job: Training, *, whole: bool = True) -> Estimate:
+    """Return the seconds of a job; `whole` counts a long run's pauses."""
+    spent = parts(config, cluster, layout, job).seconds(FITTED, whole=whole)
+    return _ranged(spent, "efficiency fitted on published runs (cost/runs.csv)")
+
+
+def trainer(config: Config, cluster: Cluster, job: Training) -> Layout:
     """Return the quickest layout that fits, in micro-batches of one sequence; CapacityError where none does."""
-    shape = Shape.even(length, length, plain_to=0)
+    shape = Shape.even(job.length, job.length, plain_to=0)
 
     def held(found: Layout) -> float:
-        micro_batches = _micro_batches(found, batch, length)
-        return layouts.training_memory(config, found, shape, micro_batches=micro_batches, recompute=recompute)
+        return layouts.training_memory(
+            config, found, shape, micro_batches=job.micro_batches(found), recompute=job.recompute
+        )
 
-    def seconds(found: Layout) -> float:
-        return parts(config, cluster, found, 1e9, length, precision, batch, recompute).seconds(FITTED)
-
-    return layouts.search(config, cluster, held, seconds)
+    return layouts.search(config, cluster, held, lambda found: parts(config, cluster, found, job).seconds(FITTED))
 
 
-def parts(
-    config: Config,
-    cluster: Cluster,
-    layout: Layout,
-    tokens: float,
-    length: float,
-    precision: str = "bf16",
-    batch: float = BATCH,
-    recompute: bool = False,
-    prediction: bool = False,
-) -> Parts:
-    """Return where the time of such a job goes, before any efficiency."""
-    linear, routed, exact = split(config, length, recompute, prediction)
-    share, chip = tokens / cluster.count, cluster.chip
-    top = peak(chip, precision)
+def parts(config: Config, cluster: Cluster, layout: Layout, job: Training) -> Parts:
+    """Return where the time of a job goes, before any efficiency."""
+    linear, routed, exact = split(config, job.length, job.recompute, job.prediction)
+    share, chip = job.tokens / cluster.count, cluster.chip
+    top = peak(chip, job.precision)
     traffic = (
-        EXPOSED_TENSOR * tensor_traffic(config, chip, layout, recompute)
-        + EXPOSED_EXPERT * expert_traffic(config, cluster, layout, precision)
-        + EXPOSED_DATA * data_traffic(config, cluster, layout, batch) * cluster.count / batch
+        EXPOSED_TENSOR * tensor_traffic(config, chip, layout, job.recompute)
+        + EXPOSED_EXPERT * expert_traffic(config, cluster, layout, job.precision)
+        + EXPOSED_DATA * data_traffic(config, cluster, layout, job.batch) * cluster.count / job.batch
     )
-    bubble = BUBBLE * (layout.pipeline - 1) / _micro_batches(layout, batch, length)
+    bubble = BUBBLE * (layout.pipeline - 1) / job.micro_batches(layout)
     touched = values(config) / chip.bandwidth
     return Parts(
         share * linear / top, share * routed / top, share * exact / chip.bf16, share * touched, share * traffic, bubble
@@ -198,11 +182,6 @@ def data_traffic(config: Config, cluster: Cluster, layout: Layout, batch: float)
     moved *= 2 * ceil(batch / layout.data / GATHERED) + 1 if layout.zero == 3 else 2
     chip, spread = cluster.chip, layout.data * layout.tensor > cluster.per_node
     return moved * HALF / ((chip.network if spread else chip.link) * WIRE)
-
-
-def _micro_batches(layout: Layout, batch: float, length: float) -> int:
-    """Return how many micro-batches of one sequence each pipeline gets of a step."""
-    return max(1, int(batch / (layout.data * length)))
 
 
 def _wires(config: Config, cluster: Cluster, layout: Layout) -> float:

@@ -37,12 +37,17 @@ class Lineage:
         """Return the mean length of its completions; None where a task's was not measured."""
         kinds = [self.when, "zero", "before"] if self.when == "taught" else [self.when, "before"]
         known = _lengths()
-        found = [next((known[key] for k in kinds if (key := (self.model, t.name, k)) in known), None) for t in tasks]
+        found = [next((known[key] for key in self._keys(task.name, kinds) if key in known), None) for task in tasks]
         weights = [task.weight if weighted else 1.0 for task in tasks]
         measured = [length for length in found if length is not None]
         if not tasks or len(measured) < len(found):
             return None
         return sum(length * weight for length, weight in zip(measured, weights)) / sum(weights)
+
+    def _keys(self, task: str, kinds: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return where a task's length may stand; of a task that was measured before, also in a mean of all tasks."""
+        names = (task, FULL) if (self.model, task, "before") in _lengths() else (task,)
+        return [(self.model, name, kind) for kind in kinds for name in names]
 
     def during(self, tasks: Sequence[TaskTable], steps: int) -> float | None:
         """Return the mean length over so many steps of RL from here."""
@@ -65,7 +70,8 @@ class Lineage:
 def curve(model: str, stage: str = "zero") -> list[Point]:
     """Return pass@1 of all tasks by steps of `stage`, from the base's own on; empty where nothing was measured."""
     whens = ("before", "zero") if stage == "zero" else (stage,)
-    chosen = [row for row in _rows() if (row["model"], row["task"]) == (model, FULL) and row["when"] in whens]
+    rows = [row for row in _rows() if row["pass1"] and row["when"] in whens]
+    chosen = [row for row in rows if (row["model"], row["task"]) == (model, FULL)]
     return [Point(int(row["steps"]), *(float(row[key]) for key in ("pass1", "low", "high"))) for row in chosen]
 
 
@@ -89,5 +95,5 @@ def _rows() -> list[dict[str, str]]:
 
 @cache
 def _lengths() -> dict[tuple[str, str, str], float]:
-    rows = (row for row in _rows() if row["mean_tokens"] and row["task"] != FULL)
+    rows = (row for row in _rows() if row["mean_tokens"])
     return {(row["model"], row["task"], row["when"]): float(row["mean_tokens"]) for row in rows}

@@ -1,6 +1,9 @@
 """Where a recipe is to run: this machine or a cluster; and how long a CPU takes, as fitted on timed nano stages."""
 
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from aftershock.cost import flops, hardware, measure, memory, parameters
@@ -8,20 +11,41 @@ from aftershock.cost.cluster import Cluster, parse
 from aftershock.cost.hardware import Hardware
 from aftershock.cost.parameters import Config
 from aftershock.errors import RecipeError
+from aftershock.plan.held import How
 from aftershock.plan.loads import Load
 
 HERE = "here"
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, as NVIDIA's driver for Linux has it
 # What two idle cores of an AMD EPYC (Zen 4) do: products of 1,024 x 1,024 (twice one thread's, in processor time), a
-# forward of one token through the nano base. Rates below are scaled from these to what `check --measure` found.
+# forward of one token through the nano base. Prices below are scaled from these to what `check --measure` found.
 REFERENCE = {"float32": 2.04e11, "bfloat16": 4.44e11, "forward": 2.3e-3, "cores": 2}
-# Fitted on four timed stages of recipes/nano/r1.toml there (docs/cost.md says how well they tell the others): FLOP/s
-# of training, and what lies between the products, as FLOPs a token, layer and unit of width.
-TRAINED = {"float32": 8.0e10, "bfloat16": 1.14e11}
-BETWEEN = 2250.0
-STEP, FORWARD, ROW, EXAM = 0.15, 3.9e-3, 4.9e-5, 2.0  # seconds a step, a decoding step, a row of it, a measurement
+BETWEEN = 2250.0  # what lies between a training step's products, as FLOPs a token, layer and unit of width
 LONGEST = 5.0  # of a batch's completions, over their mean
 BANDWIDTH = 2e10  # bytes a second, where nothing was measured
+COMPILERS = ("cc", "gcc", "clang")  # one of them makes the native decoding step (models/native)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds of each kind of work on the reference machine: a FLOP of training by precision, an optimiser's step, a
+    decoding step of a mixture and of a dense model, a row of one (judging included, its FLOPs apart), a measurement.
+    """
+
+    float32: float
+    bfloat16: float
+    step: float
+    forward: float
+    dense: float
+    row: float
+    exam: float
+
+
+# Fitted on four timed stages of recipes/nano/r1.toml (docs/cost.md says how well they tell the others), by how a
+# decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
+# at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
+PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
+# The step in C wasn't timed over a whole run yet: torch's prices stand for it, and are too high.
+PRICES["native"] = PRICES["torch"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +58,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a CPU does: FLOP/s by precision, bytes a second, and how slow its work between products is (1: as timed)."""
+    """What a CPU does: how many times the reference's FLOP/s by precision, bytes a second, how many times slower its
+    work between products; which prices hold, and what all that rests on.
+    """
 
     float32: float
     bfloat16: float
     bandwidth: float
     slowness: float
+    prices: Prices
     source: str
 
 
@@ -66,39 +93,64 @@ def _own_gpu() -> Cluster | None:
     return parse(max(rows, key=len))
 
 
+def decoding() -> str:
+    """Return how this machine makes a decoding step, as models/native/build.py finds it: `native` or `torch`."""
+    given = os.environ.get("CC", "").split()[:1]
+    found = any(map(shutil.which, (*given, *COMPILERS)))
+    return "native" if found and os.environ.get("AFTERSHOCK_NATIVE") != "0" else "torch"
+
+
 def rates(cores: int) -> Rates:
     """Return what this machine's CPU does: as `aftershock check --measure` found, else by its cores."""
-    found = measure.kept()
+    found, path = measure.kept(), decoding()
     if found is None:
         share = cores / REFERENCE["cores"]
         said = "rates of an AMD EPYC (Zen 4) by the core; aftershock check --measure finds this machine's"
-        return Rates(TRAINED["float32"] * share, TRAINED["bfloat16"] * share, BANDWIDTH, 1.0, said)
+        return Rates(share, share, BANDWIDTH, 1.0, PRICES[path], said)
     return Rates(
-        TRAINED["float32"] * found.matmul_flops / REFERENCE["float32"],
-        TRAINED["bfloat16"] * found.matmul_flops_bf16 / REFERENCE["bfloat16"],
+        found.matmul_flops / REFERENCE["float32"],
+        found.matmul_flops_bf16 / REFERENCE["bfloat16"],
         found.bandwidth,
         found.forward_seconds / REFERENCE["forward"],
+        PRICES[path],
         f"rates of this machine, measured {found.when[:10]}",
     )
 
 
-def training_seconds(config: Config, load: Load, precision: str, beside: float, at: Rates) -> float:
-    """Return how long a CPU trains; `beside` is the FLOPs a token of another model that is read."""
-    each = flops.training(config, (load.length + 1) / 2) + beside
-    each += BETWEEN * config["hidden_size"] * config["num_hidden_layers"]
-    rate = at.bfloat16 if precision == "bfloat16" else at.float32
-    return load.trained * each / rate + load.steps * STEP * at.slowness * bool(load.trained)
+def training_work(config: Config, load: Load, how: How, beside: float = 0.0) -> dict[str, float]:
+    """Return how much of each priced kind of work training is; `beside` is the FLOPs a token of what else is read."""
+    if not load.trained:
+        return {}
+    context = (load.length + 1) / 2
+    each = beside + flops.training(
+        config, context, recompute=how.recompute, prediction=how.prediction, rank=how.rank, targets=how.targets
+    )
+    each += BETWEEN * config["hidden_size"] * config["num_hidden_layers"] * (1 + how.recompute / flops.TRAINING)
+    return {"float32" if how.precision == "float32" else "bfloat16": load.trained * each, "step": load.steps}
 
 
-def sampling_seconds(config: Config, load: Load, rows: int, max_tokens: int, at: Rates) -> float:
-    """Return how long a CPU samples and judges: each decoding step has its price, and each of its rows.
+def sampling_work(config: Config, load: Load, rows: int, max_tokens: int) -> dict[str, float]:
+    """Return how much of each priced kind of work sampling and judging is, and the bytes that are read (`read`).
 
-    A batch is decoded until its longest completion has ended; judging is in a row's price.
+    A batch is decoded until its longest completion has ended.
     """
     if not load.sampled:
-        return 0.0
+        return {}
     longest = min(float(max_tokens), LONGEST * load.written)
     forwards = max(load.batches * longest, load.sampled / rows)
-    row = flops.forward(config, load.length, latent=True) / at.float32 + ROW * at.slowness
-    step = FORWARD * at.slowness + parameters.total(config) * memory.FULL / at.bandwidth
-    return forwards * step + load.sampled * row + load.exams * EXAM * at.slowness
+    return {
+        "float32": load.sampled * flops.forward(config, load.length, latent=True),
+        "forward" if parameters.is_sparse(config, config["num_hidden_layers"] - 1) else "dense": forwards,
+        "row": load.sampled,
+        "read": forwards * parameters.total(config) * memory.FULL,
+        "exam": load.exams,
+    }
+
+
+def seconds(work: Mapping[str, float], at: Rates) -> float:
+    """Return how long a CPU takes for so much of each kind of work."""
+    quicker = {"float32": at.float32, "bfloat16": at.bfloat16}
+    spent = work.get("read", 0.0) / at.bandwidth
+    for kind in (field.name for field in fields(Prices)):
+        spent += work.get(kind, 0.0) * getattr(at.prices, kind) / quicker.get(kind, 1 / at.slowness)
+    return spent

@@ -32,6 +32,8 @@ def grounds(plan: "Plan") -> str:
         fitted = "efficiencies fitted on published runs, none of them ours (docs/cost.md)"
         lines.append(f"time on {plan.machine.name}: {fitted}; aftershock itself runs on one device as yet")
         lines += [f"layout of {stage.name}: {stage.layout}" for stage in _laid_out(plan)]
+    if again := [stage.name for stage in plan.stages if stage.again]:
+        lines.append(f"layers computed twice, as memory is short or the recipe has it so: {', '.join(again)}")
     lines.append(
         f"lengths: as measured for the shipped models; else prompts of {PROMPT_TOKENS} tokens and completions of "
         f"{likely} of max_tokens ({least} to {most})"

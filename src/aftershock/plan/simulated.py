@@ -4,9 +4,9 @@ from typing import Any
 
 from aftershock import graph
 from aftershock.cost.cluster import Cluster
-from aftershock.cost.decoding import SIGMAS
+from aftershock.cost.lengths import Lengths
 from aftershock.cost.parameters import Config
-from aftershock.cost.simulation import Lengths, Outcome, describe
+from aftershock.cost.simulation import Outcome, describe
 from aftershock.cost.simulation.schedules import schedules
 from aftershock.errors import RecipeError
 from aftershock.plan import machine
@@ -26,7 +26,7 @@ def simulated(recipe: Recipe, on: str | None) -> Simulated:
     if place.cluster is None:
         raise RecipeError("--simulate is about who waits for whom on a cluster: name one, as --on 64xH100")
     planner = Planner(recipe, place, lineages(recipe), graph.inputs(recipe.content()["stage"]), "auto")
-    configs, found = planner.configs(), {}
+    configs, found = planner.configs, {}
     for name, stage in recipe.stage.items():
         if isinstance(stage, RLStage) and (config := configs[name]):
             found[name] = _stage(stage, recipe, config, place.cluster)
@@ -38,7 +38,7 @@ def simulated(recipe: Recipe, on: str | None) -> Simulated:
 def _stage(stage: RLStage, recipe: Recipe, config: Config, cluster: Cluster) -> dict[str, Outcome]:
     done = load(stage, recipe, lineages(recipe), SCENARIOS[1])
     assert done is not None  # only data whose size is unknown has no load
-    lengths = Lengths(min(done.written, 0.9 * stage.max_tokens), SIGMAS[1], stage.max_tokens)
+    lengths = Lengths(min(done.written, 0.9 * stage.max_tokens), stage.max_tokens)
     group = stage.samples_per_problem
     batch = stage.problems_per_step * group
     job = {"batch": batch, "group": group, "prompt": round(done.prompt), "steps": stage.steps}

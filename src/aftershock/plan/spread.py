@@ -6,12 +6,13 @@ from math import ceil
 
 from aftershock.cost import decoding, layout, time
 from aftershock.cost.cluster import Cluster
-from aftershock.cost.decoding import Lengths
 from aftershock.cost.estimate import Estimate
 from aftershock.cost.layout import Layout
+from aftershock.cost.lengths import Lengths
 from aftershock.cost.memory import Shape
 from aftershock.cost.parameters import Config
 from aftershock.errors import CapacityError, RecipeError
+from aftershock.plan.held import How
 from aftershock.plan.loads import Load
 
 AUTO = "auto"
@@ -20,14 +21,19 @@ WAYS = ("data", "tensor", "expert", "pipeline", "zero")
 
 @dataclass(frozen=True)
 class Job:
-    """What is spread: a stage's model, what it trains on at once, how it samples, and the user's layout."""
+    """What is spread: a stage's model, what it trains on at once and how, how it samples, and the user's layout.
+
+    `again` is `optim.recompute`: auto computes layers twice where no layout fits without.
+    """
 
     config: Config
     cluster: Cluster
     micro_tokens: float
     rows: float
     max_tokens: int
-    chosen: str = AUTO
+    chosen: str
+    how: How
+    again: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Spread:
     sampler: Layout | None
     held: float
     misfit: str = ""
+    recompute: bool = False
 
     def __str__(self) -> str:
         told = {"training": self.trainer, "sampling": self.sampler}
@@ -61,28 +68,32 @@ def parsed(text: str, cluster: Cluster) -> Layout:
 
 def spread(job: Job, load: Load) -> Spread:
     """Return the quickest layouts that fit, for the load's lengths; the leanest where none does."""
-    trainer, trains, why = _trainer(job, load) if load.trained else (None, 0.0, "")
+    again = job.again == "always"
+    trainer, trains, why = _trainer(job, load, again) if load.trained else (None, 0.0, "")
+    if why and job.again == "auto":
+        twice = _trainer(job, load, True)
+        again, (trainer, trains, why) = (True, twice) if not twice[2] else (False, (trainer, trains, why))
     sampler, samples, other = _sampler(job, load) if load.sampled else (None, 0.0, "")
-    return Spread(trainer, sampler, max(trains, samples), why or other)
+    return Spread(trainer, sampler, max(trains, samples), why or other, again)
 
 
-def _trainer(job: Job, load: Load) -> tuple[Layout, float, str]:
+def _trainer(job: Job, load: Load, again: bool) -> tuple[Layout, float, str]:
+    trained = job.how.trained(job.config)
+
     def held(found: Layout, tokens: float = job.micro_tokens) -> float:
-        return layout.training_memory(job.config, found, Shape.even(max(tokens, load.length), load.length, plain_to=0))
+        shape = Shape.even(max(tokens, load.length), load.length, plain_to=0)
+        return layout.training_memory(job.config, found, shape, recompute=again, trained=trained)
 
     def seconds(found: Layout) -> float:
-        return time.training(job.config, job.cluster, found, 1e6, load.length, batch=_batch(load), whole=False).likely
+        return time.training(job.config, job.cluster, found, _work(job, load, again), whole=False).likely
 
     found, size, why = _found(job, held, seconds, sampling=False)
     room, tokens = job.cluster.chip.memory * layout.USABLE, job.micro_tokens
     while why and tokens > max(load.length, 256):
         tokens //= 2
         if held(found, tokens) <= room:
-            return (
-                found,
-                size,
-                f"{size / 1e9:.0f} GB a chip of {room / 1e9:.0f}; optim.micro_tokens = {tokens:.0f} fits",
-            )
+            fits = f"optim.micro_tokens = {tokens:.0f} fits"
+            return found, size, f"{size / 1e9:.0f} GB a chip of {room / 1e9:.0f}; {fits}"
     return found, size, why
 
 
@@ -120,10 +131,8 @@ def training(job: Job, load: Load, found: Spread, beside: float) -> Estimate:
     """Return the seconds of a stage's training; `beside` is what a model that is read adds, as a share of it."""
     if found.trainer is None:
         return Estimate(0.0, 0.0, 0.0)
-    spent = time.training(
-        job.config, job.cluster, found.trainer, load.trained, load.length, batch=_batch(load), whole=False
-    )
-    return spent.times(1 + beside)
+    spent = time.training(job.config, job.cluster, found.trainer, _work(job, load, found.recompute), whole=False)
+    return spent.times(beside + job.how.share(job.config, load.length))
 
 
 def sampling(job: Job, load: Load, found: Spread) -> Estimate:
@@ -138,5 +147,6 @@ def _sampled(job: Job, load: Load, found: Layout) -> Estimate:
     return batch.times(load.completions / each)
 
 
-def _batch(load: Load) -> float:
-    return max(1.0, load.trained / max(1.0, load.steps))
+def _work(job: Job, load: Load, again: bool) -> time.Training:
+    batch = max(1.0, load.trained / max(1.0, load.steps))
+    return time.Training(load.length, load.trained, batch, recompute=again, prediction=job.how.prediction)

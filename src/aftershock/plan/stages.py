@@ -3,16 +3,18 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from aftershock import graph
-from aftershock.cost import decoding, flops, memory, parameters, price
+from aftershock.cost import decoding, flops, parameters, price
 from aftershock.cost.hardware import Hardware
 from aftershock.cost.ledger import GRID_KG_PER_KWH
 from aftershock.disk import read_json
 from aftershock.errors import CheckpointError
 from aftershock.known import known_config
 from aftershock.plan import machine, spread
+from aftershock.plan.held import How, held
 from aftershock.plan.lengths import Lineage
 from aftershock.plan.loads import MAX_ROWS, PROMPT_TOKENS, SCENARIOS, Load, lineages, load
 from aftershock.plan.machine import Place
@@ -21,9 +23,7 @@ from aftershock.recipe import (
     DistillStage,
     PretrainStage,
     Recipe,
-    RewardModelStage,
     RLStage,
-    SFTStage,
     Stage,
 )
 from aftershock.sources import HUB, SHIPPED, shipped_base
@@ -46,6 +46,7 @@ class StagePlan:
     memory_gb: float | None = None
     misfit: str = ""
     layout: str = ""
+    again: bool = False  # its layers are computed twice, to hold less
     steps: list[int] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)  # trained on and sampled
     training: list[float] = field(default_factory=list)  # seconds
@@ -138,19 +139,26 @@ class Planner:
 
     def stages(self) -> list[StagePlan]:
         """Return the plans of all stages, in order: each may be made from those before it."""
-        configs, made = self.configs(), []
-        for name, stage in self.recipe.stage.items():
-            if isinstance(stage, BenchStage):
-                each = [self._stage(name, stage, self._source(model, configs), None, model) for model in stage.models]
-                made.append(_one_after_another(each))
-                continue
-            config = configs[name]
-            other = self._source(stage.teacher, configs) if isinstance(stage, DistillStage) else None
-            if isinstance(stage, RLStage) and stage.loss.kl:
-                other = config  # the reference
-            made.append(self._stage(name, stage, config, other, None))
-        return made
+        found = [
+            [self._stage(name, stage, config, self.beside(stage, config), model) for model, config in self.models(name)]
+            for name, stage in self.recipe.stage.items()
+        ]
+        return [_one_after_another(each) for each in found]
 
+    def models(self, name: str) -> list[tuple[str | None, Config | None]]:
+        """Return the config.json of a stage's model; of a bench stage each model's, with the model."""
+        stage = self.recipe.stage[name]
+        if isinstance(stage, BenchStage):
+            return [(model, self._source(model, self.configs)) for model in stage.models]
+        return [(None, self.configs[name])]
+
+    def beside(self, stage: Stage, config: Config | None) -> Config | None:
+        """Return the config.json of a model that is read beside the one that moves: a teacher, or a reference."""
+        if isinstance(stage, DistillStage):
+            return self._source(stage.teacher, self.configs)
+        return config if isinstance(stage, RLStage) and stage.loss.kl else None
+
+    @cached_property
     def configs(self) -> dict[str, Config | None]:
         """Return the config.json of each stage's model and of the shipped ones, None where nothing here says it."""
         found: dict[str, Config | None] = {name: read_json(shipped_base(name) / "config.json") for name in SHIPPED}
@@ -186,7 +194,7 @@ class Planner:
     def _stage(
         self, name: str, stage: Stage, config: Config | None, other: Config | None, model: str | None
     ) -> StagePlan:
-        """Return the plan of one stage; `other` is the model that is read beside the one that moves."""
+        """Return the plan of one stage; `other` is read beside its model, `model` one of a bench stage's."""
         loads = [one for guess in SCENARIOS if (one := load(stage, self.recipe, self.known, guess, model))]
         steps, tokens = [math.ceil(one.steps) for one in loads], [one.trained + one.sampled for one in loads]
         found = StagePlan(name, stage.kind, self.needs[name], steps=steps, tokens=tokens)
@@ -199,36 +207,36 @@ class Planner:
         self, found: StagePlan, stage: Stage, loads: Sequence[Load], config: Config, other: Config | None
     ) -> StagePlan:
         at = machine.rates(self.place.machine.cores)
-        held = max(_memory(stage, one, config, other) for one in loads or [EMPTY])
-        room, rows = self.place.machine.memory_gb * 1e9, getattr(stage, "max_rows", MAX_ROWS)
-        smaller = "lower optim.micro_tokens, max_rows or max_tokens, or take a machine with more"
-        misfit = f"takes {held / 1e9:.1f} GB of {room / 1e9:.1f}: {smaller}" if held > room else ""
-        beside = [flops.forward(other, one.length / 2) if other else 0.0 for one in loads]
-        precision = getattr(getattr(stage, "optim", None), "precision", "float32")
-        trained = [machine.training_seconds(config, one, precision, more, at) for one, more in zip(loads, beside)]
-        sampled = [
-            machine.sampling_seconds(config, one, rows, getattr(stage, "max_tokens", PROMPT_TOKENS), at)
-            for one in loads
+        room = self.place.machine.memory_gb * 1e9
+        native = machine.decoding() == "native"
+        ways = [
+            held(stage, one, config, other, room, native) for one in loads or [replace(EMPTY, written=PROMPT_TOKENS)]
         ]
-        speeds = [guess.speed for guess in SCENARIOS]
+        most = max(size for size, _ in ways)
+        smaller = "lower optim.micro_tokens, max_rows or max_tokens, or take a machine with more"
+        misfit = f"takes {most / 1e9:.1f} GB of {room / 1e9:.1f}: {smaller}" if most > room else ""
+        done = [works(stage, one, how, config, other) for one, (_, how) in zip(loads, ways)]
+        spent = [[machine.seconds(work, at) / guess.speed for work in both] for both, guess in zip(done, SCENARIOS)]
         return replace(
             found,
-            memory_gb=held / 1e9,
+            memory_gb=most / 1e9,
             misfit=misfit,
-            training=[seconds / speed for seconds, speed in zip(trained, speeds)],
-            sampling=[seconds / speed for seconds, speed in zip(sampled, speeds)],
+            again=any(how.recompute for _, how in ways),
+            training=[trained for trained, _ in spent],
+            sampling=[sampled for _, sampled in spent],
         )
 
     def _there(
         self, found: StagePlan, stage: Stage, loads: Sequence[Load], config: Config, other: Config | None
     ) -> StagePlan:
         assert self.place.cluster is not None
-        tokens = getattr(getattr(stage, "optim", None), "micro_tokens", 0)
+        optim, how = getattr(stage, "optim", None), How.of(stage)
+        tokens, again = (optim.micro_tokens, optim.recompute) if optim else (0, "never")
         rows, longest = getattr(stage, "max_rows", MAX_ROWS), getattr(stage, "max_tokens", PROMPT_TOKENS)
-        job = spread.Job(config, self.place.cluster, tokens, rows, longest, self.chosen)
+        job = spread.Job(config, self.place.cluster, tokens, rows, longest, self.chosen, how, again)
         laid = spread.spread(job, loads[1] if loads else replace(EMPTY, trained=tokens, steps=1, written=longest))
         loop = decoding.LOOP if isinstance(stage, RLStage | DistillStage) else (1.0, 1.0, 1.0)
-        share = flops.forward(other, 0) / (flops.TRAINING * flops.forward(config, 0)) if other else 0.0
+        share = _read(stage, config, other, EMPTY) / (flops.TRAINING * flops.forward(config, 0))
         trained = [spread.training(job, one, laid, share) for one in loads]
         sampled = [spread.sampling(job, one, laid) for one in loads]
         ends = ("low", "likely", "high")[: len(loads)]
@@ -237,13 +245,31 @@ class Planner:
             memory_gb=laid.held / 1e9,
             misfit=laid.misfit,
             layout=str(laid),
+            again=laid.recompute,
             training=[getattr(one, end) * times for one, end, times in zip(trained, ends, loop)],
             sampling=[getattr(one, end) * times for one, end, times in zip(sampled, ends, loop)],
         )
 
 
+def works(
+    stage: Stage, one: Load, how: How, config: Config, other: Config | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return how much of each priced kind of work a stage's training is on a CPU, and its sampling."""
+    rows, longest = getattr(stage, "max_rows", MAX_ROWS), getattr(stage, "max_tokens", PROMPT_TOKENS)
+    trained = machine.training_work(config, one, how, _read(stage, config, other, one))
+    return trained, machine.sampling_work(config, one, rows, longest)
+
+
+def _read(stage: Stage, config: Config, other: Config | None, one: Load) -> float:
+    """Return the FLOPs a trained token of forwards without a gradient: another model's, and the old policy's."""
+    models = [other] * (other is not None) + [config] * (isinstance(stage, RLStage) and stage.minibatches > 1)
+    return sum(flops.forward(model, one.length / 2) for model in models if model)
+
+
 def _one_after_another(models: Sequence[StagePlan]) -> StagePlan:
     """Return the plan of models that are measured in turn; parameters and memory are the largest one's."""
+    if len(models) == 1:
+        return models[0]
     largest = max(models, key=lambda model: model.parameters or 0)
     known = all(model.parameters for model in models)
     return replace(
@@ -259,23 +285,3 @@ def _one_after_another(models: Sequence[StagePlan]) -> StagePlan:
 
 def _summed(columns: Iterable[list[Any]]) -> list[Any]:
     return [sum(column) for column in zip(*columns)]
-
-
-def _memory(stage: Stage, one: Load, config: Config, other: Config | None) -> float:
-    """Return the bytes a stage holds at its fullest, what it samples from and what it trains; the program itself apart.
-
-    Cache and activations are both counted, since an allocator rarely gives back what the other one needs.
-    """
-    held = memory.weights(other) if other else 0.0
-    if not isinstance(stage, RewardModelStage):
-        rows = getattr(stage, "max_rows", MAX_ROWS)
-        held += memory.sampling(config, rows, PROMPT_TOKENS, stage.max_tokens)
-    optim = getattr(stage, "optim", None)
-    if optim is None:
-        return held + memory.weights(config)
-    scored = 0 if isinstance(stage, RewardModelStage) else optim.micro_tokens  # its head reads one position a document
-    shape = memory.Shape.even(optim.micro_tokens, one.length, scored)
-    lora = stage.lora if isinstance(stage, SFTStage) else None
-    rank, targets = (lora.rank, lora.targets) if lora else (0, ())
-    half, moments = optim.precision != "float32", memory.MOMENTS[optim.moments]
-    return held + memory.training(config, shape, half=half, moments=moments, rank=rank, targets=targets)

@@ -8,9 +8,10 @@ from aftershock.cost import decoding, flops, time
 from aftershock.cost import layout as layouts
 from aftershock.cost.cluster import Chip, Cluster
 from aftershock.cost.layout import Layout
+from aftershock.cost.lengths import Lengths
 from aftershock.cost.memory import HALF
 from aftershock.cost.parameters import Config
-from aftershock.cost.simulation.setup import Lengths, Rates
+from aftershock.cost.simulation.setup import Rates
 
 
 def rates(
@@ -33,19 +34,11 @@ def rates(
     gradient, of the old policy and of a reference. Everything takes `factor` times as long: what a framework adds.
     """
     engine = decoding.Engine(config, Cluster(chip, sampler.chips), sampler)
-    context = prompt + decoding.Lengths(lengths.mean, lengths.cap, lengths.sigma).context
+    context = prompt + lengths.context
     counts = np.unique(np.geomspace(1, max(rows, 2), 24).astype(int))
     length = prompt + lengths.mean
-    seconds = time.training(
-        config,
-        Cluster(chip, trainer.chips),
-        trainer,
-        batch * length,
-        length,
-        batch=batch * length,
-        recompute=recompute,
-        whole=False,
-    ).likely
+    job = time.Training(length, batch * length, batch * length, recompute=recompute)
+    seconds = time.training(config, Cluster(chip, trainer.chips), trainer, job, whole=False).likely
     trained = batch * length / seconds / trainer.chips / (1 + passes / flops.TRAINING)
     reading = flops.prefill(config, prompt) / prompt / (time.FITTED.linear * chip.bf16) if prompt else 0.0
     return Rates(

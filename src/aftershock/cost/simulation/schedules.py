@@ -6,11 +6,12 @@ from math import inf
 from aftershock.cost import decoding, layout, time
 from aftershock.cost.cluster import Cluster
 from aftershock.cost.layout import Layout
+from aftershock.cost.lengths import Lengths
 from aftershock.cost.parameters import Config
 from aftershock.cost.simulation.learner import simulate
 from aftershock.cost.simulation.outcome import Outcome
 from aftershock.cost.simulation.rates import rates
-from aftershock.cost.simulation.setup import Lengths, Setup
+from aftershock.cost.simulation.setup import Setup
 from aftershock.errors import CapacityError
 
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)  # of the chips that learn, where they learn beside the sampling
@@ -57,8 +58,7 @@ def _tried(
 def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, options: dict) -> Setup:
     batch, prompt, chip = options["batch"], options["prompt"], cluster.chip
     samplers = replace(cluster, count=cluster.count - learners)
-    cut = decoding.Lengths(lengths.mean, lengths.cap, lengths.sigma)
-    sampler = decoding.sampler(config, samplers, batch, prompt, cut)
+    sampler = decoding.sampler(config, samplers, batch, prompt, lengths)
     rows = _rows(config, samplers, sampler, batch, prompt + min(lengths.cap, 2 * lengths.mean))
     rows = min(rows, -(-int((options.get("staleness", 0) + 1) * batch) // sampler.data))
     length = prompt + lengths.mean
@@ -82,10 +82,11 @@ def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, op
 
 def _trainer(config: Config, cluster: Cluster, length: float, batch: float) -> tuple[Layout, bool]:
     """Return the quickest layout to train with, and whether activations must be computed again for it to fit."""
+    job = time.Training(length, batch=batch)
     try:
-        return time.trainer(config, cluster, length, batch=batch), False
+        return time.trainer(config, cluster, job), False
     except CapacityError:
-        return time.trainer(config, cluster, length, batch=batch, recompute=True), True
+        return time.trainer(config, cluster, replace(job, recompute=True)), True
 
 
 def _rows(config: Config, cluster: Cluster, sampler: Layout, batch: int, length: float) -> int:

@@ -2,15 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from statistics import NormalDist
 
 import numpy as np
 
 from aftershock.address import key, uniforms
+from aftershock.cost.lengths import Lengths
 from aftershock.errors import RecipeError
-
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -33,44 +30,6 @@ class Rates:
     def line(fixed: float, row: float) -> tuple[tuple[float, float], ...]:
         """Return a `decode` that takes `fixed` + `row` * n seconds."""
         return ((0, fixed), (1e5, fixed + 1e5 * row))
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Completions' lengths: lognormal, `sigma` of the logarithm, cut at `cap`; `mean` is that of what is left."""
-
-    mean: float
-    sigma: float
-    cap: float
-
-    @cached_property
-    def mu(self) -> float:
-        """The logarithm's mean at which the cut lengths have theirs."""
-        low, high = math.log(self.mean) - self.sigma**2, math.log(self.cap) + 20 * self.sigma + 1
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self._cut_mean(middle) < self.mean else (low, middle)
-        return (low + high) / 2
-
-    def _cut_mean(self, mu: float) -> float:
-        if not self.sigma:
-            return min(math.exp(mu), self.cap)
-        z = (math.log(self.cap) - mu) / self.sigma
-        body = math.exp(mu + self.sigma**2 / 2) * _NORMAL.cdf(z - self.sigma)
-        return body + self.cap * _NORMAL.cdf(-z)
-
-    def longest(self, count: int) -> float:
-        """Return the expected longest of `count`: the integral of one minus the distribution's power."""
-        at = np.linspace(0, self.cap, 20_001)
-        logs = (np.log(np.maximum(at, 1e-9)) - self.mu) / max(self.sigma, 1e-9)
-        below = np.array([_NORMAL.cdf(z) for z in logs])
-        return float(np.trapezoid(1 - below**count, at))
-
-    def draw(self, keys: np.ndarray, nth: np.ndarray) -> np.ndarray:
-        """Return the `nth` length of each key, float64[n] of whole tokens (Box and Muller, 1958)."""
-        first, second = uniforms(keys, 2 * nth), uniforms(keys, 2 * nth + 1)
-        normal = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
-        return np.clip(np.rint(np.exp(self.mu + self.sigma * normal)), 1, self.cap)
 
 
 @dataclass(frozen=True)
