@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(build.library() is None, reason=f"no native step
 temperatures = st.sampled_from([1.0, 0.7, 0.05, 2.5])
 
 
-def both(logits, uniforms, temperature):
-    params, cpu = SamplingParams(temperature=temperature), torch.device("cpu")
+def both(logits, uniforms, temperature, bias=None):
+    params, cpu = SamplingParams(temperature=temperature, logit_bias=bias or {}), torch.device("cpu")
     return [
         Sampler(params, logits.shape[1], cpu, native=native)(logits, torch.tensor(uniforms, dtype=torch.float64))
         for native in (True, False)
@@ -30,15 +30,17 @@ def both(logits, uniforms, temperature):
     st.sampled_from([1, 7, 40, 64, 130, 768]),
     temperatures,
     st.integers(1, 3),
+    st.sampled_from([{}, {0: -math.inf, 3: 2.0}, {6: -1e4}]),
 )
-def test_it_draws_as_the_sampler(seed, rows, vocab, temperature, threads):
+def test_it_draws_as_the_sampler(seed, rows, vocab, temperature, threads, bias):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(rows, vocab, generator=generator) * 4
     logits[torch.rand(logits.shape, generator=generator) < 0.2] = -math.inf
-    logits[:, seed % vocab] = 1.0
+    logits[:, -1] = 1.0
+    bias = {token: value for token, value in bias.items() if token < vocab - 1}
     uniforms = torch.rand(rows, generator=generator, dtype=torch.float64).tolist()
     torch.set_num_threads(threads)
-    ours, theirs = both(logits, [1e-30, *uniforms][:rows], temperature)
+    ours, theirs = both(logits, [1e-30, *uniforms][:rows], temperature, bias)
     torch.set_num_threads(1)
     assert torch.equal(ours.tokens, theirs.tokens)
     assert torch.allclose(ours.logprobs, theirs.logprobs, atol=3e-6, rtol=2e-6)
@@ -78,7 +80,6 @@ def test_where_it_is_not_used():
         SamplingParams(temperature=0),
         SamplingParams(temperature=1e-9),
         SamplingParams(top_k=3),
-        SamplingParams(logit_bias={2: 1.0}),
     ):
         assert not Sampler(params, 10, cpu, native=True).native
     assert not Sampler(SamplingParams(), 10, cpu).native

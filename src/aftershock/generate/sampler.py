@@ -27,8 +27,8 @@ class Sampler:
 
     In this order: bias is added, temperature divides, top-k keeps the k likeliest, top-p the smallest set of those
     that holds top-p of their mass (Holtzman et al., arXiv 1904.09751), min-p those at least min-p times as likely as
-    the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token. With `native`, a draw that neither
-    biases nor truncates is done in C.
+    the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token. With `native`, a draw that
+    doesn't truncate is done in C.
     """
 
     def __init__(self, params: SamplingParams, vocab_size: int, device: torch.device, *, native: bool = False) -> None:
@@ -38,12 +38,12 @@ class Sampler:
         if params.logit_bias:
             self.bias = torch.zeros(vocab_size, device=device)
             self.bias[list(params.logit_bias)] = torch.tensor(list(params.logit_bias.values()), device=device)
-        self.native = native and not self.truncates and self.bias is None and params.temperature >= _COLDEST
+        self.native = native and not self.truncates and params.temperature >= _COLDEST
 
     def __call__(self, logits: Tensor, uniforms: Tensor) -> Drawn:
         """Draw one token a row from logits float32[rows, vocab] with uniforms float64[rows] in [0, 1)."""
         if self.native:
-            return Drawn(*draw(logits, uniforms, self.params.temperature))
+            return Drawn(*draw(logits, uniforms, self.params.temperature, self.bias))
         own = logits.log_softmax(-1)
         if self.params.temperature == 0:
             tokens = (logits if self.bias is None else logits + self.bias).argmax(-1)

@@ -42,15 +42,20 @@ static inline long chosen(const float *mass, const double *sums, long n, double 
     return token;
 }
 
-/* One row: its token, and the token's log-probability under the logits and under the logits over `heat`. */
-static inline void draw_row(const float *x, long n, double u, float heat, float *mass, double *sums, long *token,
-                            float *own, float *sampled) {
+/* One row: its token, and the token's log-probability under the logits x and under (x + bias) / heat; `bias` may be
+ * NULL. `work` [2 n] and `sums` are worked in. */
+static inline void draw_row(const float *x, const float *bias, long n, double u, float heat, float *work, double *sums,
+                            long *token, float *own, float *sampled) {
+    float *mass = work, *moved = work + n;
     const float most = largest_of(x, n);
     const double plain = masses(x, n, most, 1.0f, mass, sums);
-    const double all = heat == 1.0f ? plain : masses(x, n, most, heat, mass, sums);
+    const float *shaped = bias ? moved : x;
+    for (long i = 0; bias && i < n; i++) moved[i] = x[i] + bias[i];
+    const float top = bias ? largest_of(shaped, n) : most;
+    const double all = bias || heat != 1.0f ? masses(shaped, n, top, heat, mass, sums) : plain;
     *token = chosen(mass, sums, n, all, u);
     *own = x[*token] - most - (float)log(plain);
-    *sampled = (x[*token] - most) / heat - (float)log(all);
+    *sampled = (shaped[*token] - top) / heat - (float)log(all);
 }
 
 #endif

@@ -210,6 +210,7 @@ int aftershock_step(const Step *step, long threads) {
 
 typedef struct {
     const float *logits; /* [rows][vocab] */
+    const float *bias;   /* [vocab], or NULL */
     long rows, vocab;
     const double *uniforms; /* [rows] */
     float heat;
@@ -222,12 +223,12 @@ static void draw_work(const Worker *me, void *given) {
     Draw *d = given;
     long first, last;
     share(me, d->rows, 1, &first, &last);
-    double *sums = malloc(8 * (d->vocab / SPAN + 1) + 4 * d->vocab);
+    double *sums = malloc(8 * (d->vocab / SPAN + 1) + 8 * d->vocab);
     if (!sums) d->failed = 1;
-    float *mass = (float *)(sums + d->vocab / SPAN + 1);
+    float *work = (float *)(sums + d->vocab / SPAN + 1);
     for (long r = first; sums && r < last; r++)
-        draw_row(d->logits + r * d->vocab, d->vocab, d->uniforms[r], d->heat, mass, sums, d->tokens + r, d->own + r,
-                 d->sampled + r);
+        draw_row(d->logits + r * d->vocab, d->bias, d->vocab, d->uniforms[r], d->heat, work, sums, d->tokens + r,
+                 d->own + r, d->sampled + r);
     free(sums);
 }
 

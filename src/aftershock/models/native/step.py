@@ -68,7 +68,7 @@ class _Step(Structure):
 
 class _Draw(Structure):
     _fields_ = [
-        ("logits", c_void_p),
+        *((name, c_void_p) for name in ("logits", "bias")),
         *((name, c_long) for name in ("rows", "vocab")),
         ("uniforms", c_void_p),
         ("heat", c_float),
@@ -200,8 +200,10 @@ def serves(model: "CausalLM") -> bool:
     return fits and ends <= {nn.Embedding, nn.Linear, RMSNorm, type(None)} and all(map(_plain, model.parameters()))
 
 
-def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw by inverse CDF from logits float32[rows, vocab] over `temperature`, with uniforms float64[rows].
+def draw(
+    logits: Tensor, uniforms: Tensor, temperature: float, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw by inverse CDF from (logits + bias) / temperature, float32[rows, vocab], with uniforms float64[rows].
 
     Returns Long[rows] tokens, and their log-probabilities float32[rows] under the logits and under what was drawn
     from. A token without mass is never drawn; a row of NaN gives log-probabilities of NaN.
@@ -210,7 +212,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
     logits, uniforms = logits.contiguous(), uniforms.contiguous()
     tokens, own, sampled = torch.empty(rows, dtype=torch.long), torch.empty(rows), torch.empty(rows)
     asked = _Draw(
-        *(logits.data_ptr(), rows, vocab, uniforms.data_ptr(), temperature),
+        *(logits.data_ptr(), None if bias is None else bias.data_ptr(), rows, vocab, uniforms.data_ptr(), temperature),
         *(part.data_ptr() for part in (tokens, own, sampled)),
     )
     _check(_library().aftershock_draw(ctypes.byref(asked), torch.get_num_threads()), tokens, vocab)
