@@ -46,7 +46,7 @@ def test_the_map_is_dense_near_zero_and_reaches_one(signed, count):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.booleans(), st.integers(-20, 10), st.integers(0, 99))
+@given(st.booleans(), st.integers(-15, 10), st.integers(0, 99))  # squares above the smallest normal number
 def test_a_byte_is_the_nearest_value_and_packing_again_changes_nothing(signed, power, seed):
     given = torch.randn(3, adam8.BLOCK, generator=torch.Generator().manual_seed(seed)) * 10.0**power
     key, given = ("exp_avg", given) if signed else ("exp_avg_sq", given.square())
