@@ -4,9 +4,9 @@
 
 Processor time, the two in turn. Drafts are refused at first, so that both sides take as many steps as tokens: the ratio
 is a step's price, and drafting pays where a forward gives more tokens than that. The model is the shipped road-base and
-a module trained on its own completions, the rest frozen; its share of drafts kept is measured too, and calls are timed
-whole. `--wide` takes 12 layers of 768 with random weights instead, for the price alone. AFTERSHOCK_NATIVE=0 in the
-environment makes plain steps PyTorch's, as drafting ones always are.
+a module trained on its own completions, the rest frozen, and what a forward gives is measured too. Whole calls aren't
+timed: with drafts a seed draws other completions, whose lengths tell more than the pace. `--wide` takes 12 layers of
+768 with random weights, for the price alone. AFTERSHOCK_NATIVE=0 makes plain steps PyTorch's, as drafting ones are.
 """
 
 import argparse
@@ -53,12 +53,13 @@ def main() -> None:
     tokenizer = Tokenizer.load(shipped_base("road-base"))
     prompts = [prompt_tokens(tokenizer, one.prompt) for one in heldout([task("countdown", 2)], 256)]
     model = with_module(WIDE if args.wide else {})
-    told = {} if args.wide else teach(model, tokenizer, prompts)
+    told: dict[str, float] = {}
+    if not args.wide:
+        told = teach(model, tokenizer, prompts)
+        told |= kept(model, tokenizer, prompts, 1) | kept(model, tokenizer, prompts, 2)
     for name, value in told.items():
         print(f"{name}: {value:.3f}", flush=True)
     rows = [price(model, tokenizer, prompts, count, draft, args.rounds) for count in LENGTHS for draft in (1, 2)]
-    if not args.wide:
-        rows += [pace(model, tokenizer, prompts, count, draft, args.rounds) for count in (1, 8, 64) for draft in (1, 2)]
     if args.out:
         args.out.write_text(json.dumps({"told": told, "rows": [vars(row) for row in rows]}, indent=1) + "\n")
 
@@ -114,21 +115,12 @@ def refused(target, drafts, offered, accept, last) -> speculation.Judged:
 _JUDGE = speculation.judge
 
 
-def pace(model: CausalLM, tokenizer: Tokenizer, prompts: list, rows: int, draft: int, rounds: int):
-    """Return the row of whole calls with drafts against plain ones, in seconds a token, on prompts not trained on."""
+def kept(model: CausalLM, tokenizer: Tokenizer, prompts: list, draft: int) -> dict[str, float]:
+    """Return the tokens that a forward gives on prompts not trained on: a step's price must be lower to pay."""
     held = prompts[int(SHARE * len(prompts)) :]
-    engine, given = Engine(model, tokenizer, max_rows=rows), {}
-
-    def side(drafts: int) -> float:
-        params = SamplingParams(n=4 if rows > 1 else 1, max_tokens=224, seed=2, draft=drafts)
-        spent, drawn = timed(engine, held[: 3 if rows < 64 else 40], params)
-        tokens = sum(len(one.tokens) for one in drawn)
-        given[drafts] = tokens / sum(one.forwards for one in drawn)
-        return spent / tokens
-
-    row = shown(f"a token of {rows} rows, {draft} drafted", side, draft, rounds)
-    print(f"    tokens a forward: {given[draft]:.2f}", flush=True)
-    return row
+    params = SamplingParams(n=2, max_tokens=224, seed=2, draft=draft)
+    drawn = timed(Engine(model, tokenizer), held, params)[1]
+    return {f"tokens a forward, {draft} drafted": sum(len(c.tokens) for c in drawn) / sum(c.forwards for c in drawn)}
 
 
 def timed(engine: Engine, asked: list, params: SamplingParams) -> tuple[float, list[Completion]]:
