@@ -30,25 +30,19 @@ TINY = {"model_type": "deepseek_v3", **MIXTURE, **WIDE, "q_lora_rank": 32, "moe_
 ROAD = json.loads((shipped_base("road-base") / "config.json").read_text(encoding="utf-8"))
 SMALL = ROAD | {"hidden_size": 256, "moe_intermediate_size": 192, "n_routed_experts": 16, "num_experts_per_tok": 4}
 TRAINED = {  # config, groups, precision, layers computed again, LoRA's rank, tokens of a batch
-    "llama": (LLAMA, 4, "float32", False, 0, 1 << 20),
     "qwen3 in half": ({**LLAMA, "model_type": "qwen3", "head_dim": 32}, 4, "bfloat16", False, 0, 1 << 20),
-    "llama again": ({**LLAMA, "num_hidden_layers": 6}, 4, "float32", True, 0, 1 << 20),
     "large vocabulary": (TIED, 4, "float32", True, 0, 1 << 20),
     "heavy adapted": (HEAVY, 2, "float32", False, 8, 1 << 20),
     "tiny in half": (TINY, 4, "bfloat16", False, 0, 1 << 20),
-    "tiny again": (TINY, 4, "float32", True, 0, 1 << 20),
-    "road": (ROAD, 3, "float32", False, 0, 1 << 20),
     "road in half again": (ROAD, 4, "bfloat16", True, 0, 1 << 20),
     "road in batches": (ROAD, 4, "float32", False, 0, 1024),
     "small": (SMALL, 2, "float32", False, 0, 1 << 20),
 }
 SAMPLED = {  # config, rows, prompts, their length, completions' length
-    "sampling": ({**LLAMA, "num_hidden_layers": 4}, 256, 4, 96, 24),
     "sampling latents": ({**TINY, "kv_lora_rank": 256}, 256, 4, 96, 24),
     "road samples": (ROAD, 256, 4, 96, 40),
-    "small samples": (SMALL, 64, 16, 96, 24),
 }
-STAGES = {"a stage of RL": (ROAD, "float32"), "a stage in half": (ROAD, "bfloat16")}
+STAGES = {"a stage of RL": (ROAD, "float32")}
 ROWS, GROUP, PROMPT, LONGEST = 64, 4, 60, 48  # of a stage: completions, and how many of them a prompt has
 
 

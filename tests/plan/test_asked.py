@@ -101,6 +101,13 @@ def test_the_crossover_is_worked_out_in_words():
         (Asked(ZERO, budget="$3"), "--budget chooses the sizes of r1"),
         (Asked(ZERO, on="8xH1000"), r"nearest: .*H100-SXM"),
         (Asked(ZERO, on="0xH100"), "write it as 8xH100"),
+        (Asked(ZERO, layout="tensor=2"), "a CPU has no layout"),
+        (Asked("deepseek-r1", layout="tensor=2"), "--layout needs a recipe's file"),
+        (Asked("deepseek-v3", budget="$3"), "--budget needs a recipe's file"),
+        (
+            Asked("r1", budget="$3", against="H20"),
+            "--against needs a recipe's file, and a recipe for a budget has none",
+        ),
     ],
 )
 def test_errors_name_the_cause_and_what_to_do(asked, why):
@@ -112,5 +119,6 @@ def test_errors_name_the_cause_and_what_to_do(asked, why):
 def test_a_time_is_told_within_half_of_its_last_digit(seconds):
     value, unit = duration(seconds).split()
     size = {"s": 1, "min": 60, "h": 3600, "days": 86400}[unit]
-    assert abs(float(value) * size - seconds) <= size / (20 if "." in value else 2) * 1.001
-    assert float(value) < 100 or unit == "days"
+    number = float(value.replace(",", ""))
+    assert abs(number * size - seconds) <= size / (20 if "." in value else 2) * 1.001
+    assert number < 100 or unit == "days"

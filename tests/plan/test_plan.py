@@ -125,7 +125,9 @@ def test_what_does_not_fit_is_said_with_what_to_change(recipe, monkeypatch):
     assert auto.misfits == []
     assert "layers computed twice" in str(auto)
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 10**7)
-    assert "lower optim.micro_tokens" in plan(recipe(RL.format(source="base", more=""))).misfits[0]
+    assert "take a smaller model" in plan(recipe(RL.format(source="base", more=""))).misfits[0]
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 8 * 10**9)
+    assert "lower optim.micro_tokens" in plan(recipe(RL.format(source="hub:Qwen/Qwen2.5-0.5B", more=""))).misfits[0]
 
 
 def test_a_layout_is_found_or_taken_and_a_wrong_one_refused(recipe):

@@ -34,8 +34,8 @@ def test_a_plan_without_it_simulates_nothing() -> None:
     [
         (Asked(str(RECIPES / "nano" / "zero.toml"), simulate=True), "--on 64xH100"),
         (Asked(str(RECIPES / "nano" / "pretrain.toml"), "8xH100", simulate=True), "no stage of RL"),
-        (Asked("deepseek-v3", simulate=True), "a recipe's file"),
-        (Asked("r1", budget="$30", simulate=True), "a recipe's file"),
+        (Asked("deepseek-v3", simulate=True), "--simulate needs a recipe's file"),
+        (Asked("r1", budget="$30", simulate=True), "--simulate needs a recipe's file"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(asked: Asked, said: str) -> None:

@@ -31,8 +31,8 @@ class Asked:
 
 def answer(asked: Asked) -> tuple[dict[str, Any], str]:
     """Return the answer as JSON-able values and as text, whose last line says what to do next."""
-    if asked.simulate and (asked.recipe in bill.BILLS or asked.budget is not None):
-        raise RecipeError("--simulate needs a recipe's file, whose stages of RL it simulates")
+    if asked.recipe in bill.BILLS or asked.budget is not None:
+        _refuse_what_only_a_file_takes(asked)
     if asked.recipe in bill.BILLS:
         return bill.bill(asked.recipe, asked.on)
     if asked.budget is not None:
@@ -43,6 +43,17 @@ def answer(asked: Asked) -> tuple[dict[str, Any], str]:
         names = (dial.GOAL, *bill.BILLS)
         raise RecipeError(f"{asked.recipe!r} is no file and none of {', '.join(names)}{nearest(asked.recipe, names)}")
     return _planned(asked)
+
+
+def _refuse_what_only_a_file_takes(asked: Asked) -> None:
+    """RecipeError for an option that a published bill, or a recipe for a budget, would pass over in silence."""
+    plain = Asked(asked.recipe)
+    names = {"simulate": "--simulate", "layout": "--layout", "against": "--against", "co2": "--co2"}
+    names |= {"overrides": "--set", "budget": "--budget"} if asked.recipe in bill.BILLS else {}
+    for name, option in names.items():
+        if getattr(asked, name) != getattr(plain, name):
+            what = f"the published bill of {asked.recipe}" if asked.recipe in bill.BILLS else "a recipe for a budget"
+            raise RecipeError(f"{option} needs a recipe's file, and {what} has none: leave it out, or name a file")
 
 
 def _dialled(asked: Asked) -> tuple[dict[str, Any], str]:

@@ -69,7 +69,7 @@ def _row(stage: "StagePlan") -> list[str]:
 
 def _cost(plan: "Plan", seconds: list[float]) -> list[str]:
     bill = plan.bill(seconds)
-    likely = [f"{bill[key][1]:.2g}" if bill[key] else "?" for key in ("kwh", "kg_co2")]
+    likely = [dollars(bill[key][1]) if bill[key] else "?" for key in ("kwh", "kg_co2")]
     return [ranged(seconds, duration), ranged(bill["usd"], dollars), *likely]
 
 
@@ -95,18 +95,20 @@ def shorter(value: float) -> str:
 
 
 def dollars(usd: float) -> str:
-    """Return dollars to two digits or more."""
+    """Return dollars, kWh or kg to two digits or more."""
     return f"{usd:,.0f}" if usd >= 10 else f"{usd:.2g}"
 
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it.
 
-    >>> duration(42), duration(600), duration(9000), duration(1e6)
-    ('42 s', '10 min', '2.5 h', '11.6 days')
+    >>> duration(42), duration(600), duration(9000), duration(1e6), duration(1e8)
+    ('42 s', '10 min', '2.5 h', '11.6 days', '1,157 days')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days" if seconds < 100 * 86400 else f"{seconds / 86400:,.0f} days"

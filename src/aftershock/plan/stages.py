@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from aftershock import graph
-from aftershock.cost import decoding, flops, parameters, price
+from aftershock.cost import decoding, flops, memory, parameters, price
 from aftershock.cost.hardware import Hardware
 from aftershock.cost.ledger import GRID_KG_PER_KWH
 from aftershock.disk import read_json
-from aftershock.errors import CheckpointError
+from aftershock.errors import CheckpointError, RecipeError
 from aftershock.known import known_config
 from aftershock.plan import machine, spread
 from aftershock.plan.held import How, held
@@ -119,6 +119,8 @@ def plan(
     Nothing is loaded, drawn or downloaded. RecipeError for a cluster or layout that there can't be.
     """
     place = machine.place(machine_name)
+    if place.cluster is None and chosen != spread.AUTO:
+        raise RecipeError(f"--layout {chosen}: a CPU has no layout; name a cluster with --on, such as 8xH100")
     given = {key: value for key in ("usd_per_hour", "watts") if (value := getattr(recipe.run, key)) is not None}
     place = replace(place, machine=replace(place.machine, **given)) if place.cluster is None else place
     planner = Planner(recipe, place, lineages(recipe), graph.inputs(recipe.content()["stage"]), chosen)
@@ -213,8 +215,7 @@ class Planner:
             held(stage, one, config, other, room, native) for one in loads or [replace(EMPTY, written=PROMPT_TOKENS)]
         ]
         most = max(size for size, _ in ways)
-        smaller = "lower optim.micro_tokens, max_rows or max_tokens, or take a machine with more"
-        misfit = f"takes {most / 1e9:.1f} GB of {room / 1e9:.1f}: {smaller}" if most > room else ""
+        misfit = f"takes {most / 1e9:.1f} GB of {room / 1e9:.1f}: {_remedy(stage, config, room)}" if most > room else ""
         done = [works(stage, one, how, config, other) for one, (_, how) in zip(loads, ways)]
         spent = [[machine.seconds(work, at) / guess.speed for work in both] for both, guess in zip(done, SCENARIOS)]
         return replace(
@@ -258,6 +259,17 @@ def works(
     rows, longest = getattr(stage, "max_rows", MAX_ROWS), getattr(stage, "max_tokens", PROMPT_TOKENS)
     trained = machine.training_work(config, one, how, _read(stage, config, other, one))
     return trained, machine.sampling_work(config, one, rows, longest)
+
+
+def _remedy(stage: Stage, config: Config, room: float) -> str:
+    """Return what to change where a stage doesn't fit in a CPU's memory."""
+    how = How.of(stage)
+    state = memory.training_state(config, how.moments, rank=how.rank, targets=how.targets)
+    if not hasattr(stage, "optim"):
+        state = memory.weights(config)
+    if state > room:
+        return f"weights and what trains them take {state / 1e9:.1f}; take a smaller model, or a machine with more"
+    return "lower optim.micro_tokens, max_rows or max_tokens, or take a machine with more"
 
 
 def _read(stage: Stage, config: Config, other: Config | None, one: Load) -> float:

@@ -41,9 +41,9 @@ class Tier:
 def tiers(recipe: Recipe, first: Plan, others: str, count: int, chosen: str = AUTO) -> list[Tier]:
     """Return the plan that is there and those of the chips in `others` (`H20,4090`), as many of each unless it says."""
     found = [Tier(first)]
-    for name in others.split(","):
+    for name in filter(None, map(str.strip, others.split(","))):
         cluster = parse(name)
-        same = name if cluster.count > 1 or name.strip().startswith("1x") else f"{count}x{name.strip()}"
+        same = name if cluster.count > 1 or name.startswith("1x") else f"{count}x{name}"
         found.append(Tier(plan(recipe, same, chosen, first.co2)))
     return found
 
@@ -99,5 +99,5 @@ def _row(tier: Tier) -> list[str]:
     found, bill = tier.plan, tier.plan.bill(tier.plan.seconds)
     parts = [f"${dollars(part)}" for part in tier.parts]
     hourly = f"{found.machine.usd_per_hour:,.2f}"
-    cells = [ranged(found.seconds, duration), ranged(bill["usd"], dollars), ranged(bill["kwh"], "{:.2g}")]
+    cells = [ranged(found.seconds, duration), ranged(bill["usd"], dollars), ranged(bill["kwh"], dollars)]
     return [tier.name, hourly, *cells, *parts, "no" if found.misfits else "yes"]
