@@ -97,6 +97,7 @@ class Decoder:
         asked.n_batch = most
         asked.n_threads = asked.n_threads_batch = threads
         asked.type_k = asked.type_v = api.GGML_TYPE_F32
+        asked.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED  # 1.7 times as quick without on nano's many rows
         self.context = api.llama_init_from_model(self.model, asked)
         if not self.model or not self.context:
             raise RuntimeError(f"llama.cpp made no model or context of {model}; what it printed says why")
