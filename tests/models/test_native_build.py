@@ -63,8 +63,13 @@ def test_many_processes_at_once_are_fine(fresh, quick):
 
 
 @compiles
-def test_a_cache_that_cannot_be_written_is_done_without(fresh, quick, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+@pytest.mark.parametrize("cache", [os.devnull, ""])
+def test_a_cache_that_cannot_be_written_is_done_without(fresh, quick, monkeypatch, cache):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(build.Path, "home", homeless)
     assert build.library() is not None
     assert not fresh.exists()
 

@@ -192,8 +192,8 @@ def read_length(starts: Tensor, time: int, room: int) -> int:
             f"a cache row would hold {length} tokens, its room is {room}: reserve a longer cache (new_cache), "
             "widen it or feed fewer tokens"
         )
-    # What is read is rounded up, so that a row's bits don't depend on the longest of its batch; few positions even where
-    # all rows are empty, as otherwise they would be computed in the form without a cache.
+    # What is read is rounded up, so that a row's bits don't depend on the longest of its batch; few positions even
+    # where all rows are empty, as otherwise they would be computed in the form without a cache.
     if length > time or time < READ_STEP:
         length = min(-(-length // READ_STEP) * READ_STEP, room)
     return length

@@ -60,14 +60,14 @@ def _compiler() -> list[str] | None:
 def _compiled(compiler: list[str]) -> Path:
     """Return the library's path, in the user's cache or else in a folder that goes with the process."""
     name = f"{_digest(compiler)}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aftershock" / "native"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aftershock" / "native"
         if (folder / name).exists():
             return folder / name
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             return _compile(compiler, Path(made) / name).rename(folder / name)  # at once, whoever else does the same
-    except OSError:  # no folder of the user's can be written
+    except (OSError, RuntimeError):  # no folder of the user's can be written, or the user has no home
         return _compile(compiler, _own_folder() / name)
 
 
