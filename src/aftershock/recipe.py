@@ -19,6 +19,7 @@ class RunTable(_Table):
     seed: int = Field(0, ge=0)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # each a run of its own in OUT/seed-N; `seed` is then unread
     description: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the first GPU where there is one
     usd_per_hour: float | None = Field(None, ge=0)  # what this machine costs; None takes the hardware table's price
     watts: float | None = Field(None, gt=0)  # what this machine draws; None takes the hardware table's figure
 

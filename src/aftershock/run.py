@@ -458,7 +458,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _hardware(recipe: Recipe) -> dict[str, Any]:
-    found = hardware.detect()
+    found = hardware.detect(recipe.run.device)
     given = {"usd_per_hour": recipe.run.usd_per_hour, "watts": recipe.run.watts}
     said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     source = f"{', '.join(said)}: given in the recipe; {found.source}" if len(said) == 1 else "given in the recipe"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from aftershock.errors import RecipeError
+
 # A plain CPU by the core: an assumption where nobody says what the machine costs, never a measurement.
 CPU_USD_PER_CORE_HOUR = 0.0425  # AWS c5.2xlarge on demand in us-east-1: $0.34 an hour for 8 vCPUs (Auto Scaling guide)
 CPU_WATTS_PER_CORE = 3.5  # Cloud Carbon Footprint, methodology: AWS's mean power of a vCPU at full use, memory included
@@ -37,11 +39,26 @@ def table() -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def detect() -> Hardware:
-    """Return this machine: its first GPU where torch sees one, else its CPU."""
+def device(wanted: str = "auto") -> str:
+    """Return "cuda" or "cpu": what a run works on, of which "auto" takes a GPU where torch sees one.
+
+    Raises RecipeError where a GPU is wanted and torch sees none.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(
+            'run.device is "cuda", and torch sees no CUDA GPU (see aftershock check): install a CUDA build of torch, '
+            'or set run.device to "cpu"'
+        )
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def detect(wanted: str = "auto") -> Hardware:
+    """Return this machine by the `device` that is wanted of it: its first GPU, or its CPU."""
+    import torch
+
+    if device(wanted) == "cuda":
         return gpu(torch.cuda.get_device_name(0))
     return cpu(cpu_name(), cores(), memory_bytes() / 1e9)
 

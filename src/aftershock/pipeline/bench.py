@@ -21,7 +21,7 @@ def run(stage: BenchStage, context: Context) -> list[dict]:
     with Judge(tasks, RewardTable(), stage.max_tokens) as judge:
         for number, name in enumerate(stage.models, 1):
             source = model_folder(name, context)
-            engine = Engine(load(source), Tokenizer.load(source), max_rows=stage.max_rows)
+            engine = Engine(load(source, device=context.device), Tokenizer.load(source), max_rows=stage.max_rows)
             evals += examine(stage, context, engine, judge, tasks, name, number)
             context.reporter.step(number, {}, {})
             if checkpoint is None or number > checkpoint.step:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aftershock.cost.hardware import device
 from aftershock.errors import RecipeError
 from aftershock.recipe import Recipe, Stage, TaskTable
 from aftershock.sources import HUB, SHIPPED, hub_folder, shipped_base
@@ -27,6 +28,11 @@ class Context:
     @property
     def seed(self) -> int:
         return self.recipe.run.seed
+
+    @property
+    def device(self) -> str:
+        """Where the stage's models lie, "cpu" or "cuda"."""
+        return device(self.recipe.run.device)
 
     @property
     def stage(self) -> Stage:

@@ -64,7 +64,8 @@ def _pair(stage: DistillStage, context: Context) -> tuple[CausalLM, CausalLM, To
             f"the teacher knows prompts of the form {other.taught_template!r} and gets the student's, "
             f"{tokenizer.taught_template!r}"
         )
-    return load(folder, dtype=torch.float32), load(above, dtype=torch.float32), tokenizer
+    student, teacher = (load(one, torch.float32, context.device) for one in (folder, above))
+    return student, teacher, tokenizer
 
 
 def _own(

@@ -109,6 +109,7 @@ class _Workshop:
     def miniature(self) -> Recipe:
         """Return the recipe at toy size; it lies where the recipe does, so that task files are found."""
         content = self.recipe.content()
+        content["run"]["device"] = "cpu"
         earlier: set[str] = set(SHIPPED)
         for name, table in content["stage"].items():
             self._shrink(table, earlier)

@@ -56,7 +56,7 @@ class Preference:
     ) -> "Preference":
         """Read the reward model that an earlier stage made; `tasks` are the stage's, by their names in the recipe."""
         stage, folder = context.recipe.stage[table.model], model_folder(table.model, context)
-        scorer = load(folder, kind=Scorer)
+        scorer = load(folder, device=context.device, kind=Scorer)
         assert isinstance(scorer, Scorer)
         assert isinstance(stage, RewardModelStage)
         judged = frozenset(tasks[name].name for name in table.tasks or tasks)

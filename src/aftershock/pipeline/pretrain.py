@@ -39,13 +39,13 @@ def _start(stage: PretrainStage, context: Context, corpus: Corpus) -> tuple[Toke
     """Return what training starts from: an earlier model with its tokenizer, or a new vocabulary and random weights."""
     if stage.source:
         folder = model_folder(stage.source, context)
-        return Tokenizer.load(folder), load(folder, dtype=torch.float32)
+        return Tokenizer.load(folder), load(folder, torch.float32, context.device)
     if stage.model is None:
         raise RecipeError(f"stage {context.name!r} has neither `from` nor a [stage.{context.name}.model] table")
     tokenizer = _tokenizer(stage, context, corpus)
     fields = {**stage.model.model_dump(), "vocab_size": tokenizer.vocab_size}
     fields |= {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
-    return tokenizer, build(fields, seed=context.seed)
+    return tokenizer, build(fields, device=context.device, seed=context.seed)
 
 
 def _tokenizer(stage: PretrainStage, context: Context, corpus: Corpus) -> Tokenizer:

@@ -46,7 +46,7 @@ def run(stage: RewardModelStage, context: Context) -> list[dict]:
             f"stage {context.name!r}: {len(lessons)} examples to train on and {len(held)} held out; both are needed: "
             "give more data, a larger validation, or a larger max_length"
         )
-    scorer = scorer_of(load(source, dtype=torch.float32), context.seed)
+    scorer = scorer_of(load(source, torch.float32, context.device), context.seed)
     _train(stage, context, scorer, lessons, held)
     scores = _scores(scorer, held, stage)
     centre = sum(map(sum, scores)) / sum(map(len, scores)) if stage.form == "pairwise" else 0.0

@@ -47,7 +47,7 @@ class Loop:
 def run(stage: RLStage, context: Context) -> list[dict]:
     """Measure the policy, train it, measure it again; save the model and return the measurements."""
     source = model_folder(stage.source, context)
-    policy, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
+    policy, tokenizer = load(source, torch.float32, context.device), Tokenizer.load(source)
     if stage.draft:
         need_module(policy, stage.draft)
     if stage.exact:

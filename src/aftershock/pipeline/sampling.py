@@ -26,7 +26,7 @@ CHUNK = 64  # problems sampled together and kept before the next
 def run(stage: SampleStage, context: Context) -> list[dict]:
     """Sample chunk by chunk from where a kill left it, then write the data; nothing is measured."""
     source = model_folder(stage.source, context)
-    engine = Engine(load(source), Tokenizer.load(source), max_rows=stage.max_rows)
+    engine = Engine(load(source, device=context.device), Tokenizer.load(source), max_rows=stage.max_rows)
     if stage.draft:
         need_module(engine.model, stage.draft)
     chunks = _problems(stage, context)

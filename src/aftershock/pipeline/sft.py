@@ -34,7 +34,7 @@ class Course:
 def run(stage: SFTStage, context: Context) -> list[dict]:
     """Measure the model, fine-tune it, measure it again; save the model (and adapters) and return the measurements."""
     source = model_folder(stage.source, context)
-    model, tokenizer = load(source, dtype=torch.float32), Tokenizer.load(source)
+    model, tokenizer = load(source, torch.float32, context.device), Tokenizer.load(source)
     taught = tokenizer.with_template(stage.template) if stage.template else tokenizer
     course = _course(stage, context, taught)
     context.begin(len(course.steps))
