@@ -17,7 +17,7 @@ demo: .venv/demo.stamp
 	else echo "open this in a browser: $(CURDIR)/$(RUN)/report.html"; fi
 
 test: lint
-	"$(BIN)/python" -m pytest
+	"$(BIN)/python" -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/dev.stamp
 	"$(BIN)/ruff" check .
