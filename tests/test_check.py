@@ -37,8 +37,11 @@ def test_torch_that_can_not_be_imported_fails_and_the_rest_goes_on(monkeypatch):
 
 
 def test_bf16_is_really_tried(monkeypatch):
-    assert check.bf16("cpu").level == "OK"
     exact = check._product
+    for seconds, level in ((0.5, "OK"), (2.0, "WARN")):
+        took = {torch.bfloat16: seconds, torch.float32: 1.0}
+        monkeypatch.setattr(check, "_product", lambda m, took=took: (exact(m)[0], took[m.dtype]))
+        assert check.bf16("cpu").level == level
     monkeypatch.setattr(check, "_product", lambda m: (exact(m)[0] * (1.1 if m.dtype == torch.bfloat16 else 1), 1.0))
     assert "wrong" in check.bf16("cpu").found
 

@@ -134,6 +134,9 @@ def bf16(device: str) -> Finding:
         return Finding("bf16", "WARN", f"fails ({error})", 'keep optim.precision = "float32"')
     if not torch.allclose(exact, rounded, rtol=0.02):
         return Finding("bf16", "WARN", "gives wrong products", 'keep optim.precision = "float32"')
+    if quick > slow:
+        told = f"takes {quick / slow:.0f} x the time of float32 in a 1024 x 1024 product"
+        return Finding("bf16", "WARN", told, 'set optim.precision = "auto" or "float32"')
     return Finding("bf16", "OK", f"works, {slow / quick:.1f} x the speed of float32 in a 1024 x 1024 product")
 
 

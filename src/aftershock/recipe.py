@@ -62,7 +62,8 @@ class OptimTable(_Table):
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     moments: Literal["float32", "8bit"] = "float32"  # as they are kept between steps
-    precision: Literal["float32", "bfloat16", "fp8"] = "float32"  # of the forward and backward; weights stay float32
+    # Of the forward and backward; weights stay float32. auto: bfloat16, or float32 on a CPU without products of it.
+    precision: Literal["auto", "float32", "bfloat16", "fp8"] = "float32"
     micro_tokens: int = Field(16384, ge=64)  # tokens in one forward and backward
     recompute: Literal["auto", "always", "never"] = "auto"  # layers twice; auto: where a batch won't fit
     balance_rate: float = Field(0.001, ge=0)  # gamma of the auxiliary-loss-free expert balance [V3 2.1.2]

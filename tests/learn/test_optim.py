@@ -6,10 +6,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learn_tiny import TinyModel
 
+from aftershock.cost import hardware
 from aftershock.errors import CheckpointError
-from aftershock.learn import learning_rate
-from aftershock.learn.optim import adamw, load_optimiser_state, optimiser_state
+from aftershock.learn import Learner, learning_rate, optim
+from aftershock.learn.optim import adamw, load_optimiser_state, optimiser_state, settled
 from aftershock.recipe import OptimTable
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "has", "taken"),
+    [
+        ("auto", "cpu", True, "bfloat16"),
+        ("auto", "cpu", False, "float32"),
+        ("auto", "cuda", False, "bfloat16"),
+        ("bfloat16", "cpu", False, "bfloat16"),
+        ("float32", "cuda", True, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_device_has_products_of_it(wanted, device, has, taken, monkeypatch):
+    monkeypatch.setattr(optim, "multiplies_bf16", lambda: has)
+    assert settled(OptimTable(precision=wanted), device).precision == taken
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_learner_trains_in_what_auto_stands_for(has, monkeypatch):
+    monkeypatch.setattr(optim, "multiplies_bf16", lambda: has)
+    learner = Learner(TinyModel(), OptimTable(precision="auto"))
+    with learner._autocast():
+        assert torch.is_autocast_enabled("cpu") == has
+
+
+@pytest.mark.parametrize(
+    ("told", "has"),
+    [
+        ("flags\t\t: fpu avx512_bf16 sse", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t\t: avx2", False),
+        ("", False),
+    ],
+)
+def test_a_processor_says_whether_it_multiplies_bfloat16(told, has, monkeypatch):
+    monkeypatch.setattr(hardware, "_cpuinfo", told.splitlines)
+    assert hardware.multiplies_bf16() == has
 
 
 def test_schedule_values():

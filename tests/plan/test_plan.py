@@ -13,7 +13,7 @@ from aftershock.cost.hardware import cpu
 from aftershock.errors import RecipeError
 from aftershock.models import build
 from aftershock.pipeline.sampling import CHUNK
-from aftershock.plan import loads, machine
+from aftershock.plan import held, loads, machine
 from aftershock.plan.stages import plan
 from aftershock.recipe import load_recipe
 
@@ -44,6 +44,7 @@ def test_timed_nano_stages_are_told_within_a_quarter(monkeypatch):
 
     The learner then computed a prompt once for each rollout.
     """
+    monkeypatch.setattr(held, "multiplies_bf16", lambda: True)  # as the machine that was timed
     monkeypatch.setattr(loads, "prompts", lambda s: s.steps * s.problems_per_step * s.samples_per_problem)
     found = {stage.name: stage.seconds for stage in plan(load_recipe(NANO / "r1.toml")).stages}
     with open("benchmarks/results/r1_idle.csv") as file:

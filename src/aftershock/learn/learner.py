@@ -15,7 +15,7 @@ from aftershock.learn import lora
 from aftershock.learn.batch import Batch
 from aftershock.learn.logprobs import token_logprobs
 from aftershock.learn.losses import LOSSES, LossValue, Terms, cross_entropy
-from aftershock.learn.optim import adamw, learning_rate, load_optimiser_state, optimiser_state, trainable
+from aftershock.learn.optim import adamw, learning_rate, load_optimiser_state, optimiser_state, settled, trainable
 from aftershock.learn.recompute import is_tight, recomputed
 from aftershock.models.base import LanguageModel
 from aftershock.recipe import LossTable, OptimTable
@@ -46,8 +46,9 @@ class Learner:
 
     The engine may read the same model between steps, and finds it in eval mode. Weights stay float32; with
     `precision = "bfloat16"` the forward and backward run under autocast and the output head in float32; "fp8" is that
-    with the layers' products in FP8. `total_steps` counts optimiser steps: RL steps times mini-batches. `loss.kl` > 0
-    keeps a frozen copy of the model, at first its weights of now, as `reference`.
+    with the layers' products in FP8; "auto" is what `settled` takes for the device. `total_steps` counts optimiser
+    steps: RL steps times mini-batches. `loss.kl` > 0 keeps a frozen copy of the model, at first its weights of now, as
+    `reference`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Learner:
                 f"weight {wrong[0]!r} is {trainable(model)[wrong[0]].dtype}; training wants float32 weights: load the "
                 'model with dtype=torch.float32 and set optim.precision = "bfloat16" for speed'
             )
+        optim = settled(optim, model.device.type)
         if optim.precision == "fp8":
             models.make_fp8(model)
         self.model = model.eval()

@@ -6,9 +6,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from aftershock.cost.hardware import multiplies_bf16
 from aftershock.errors import CheckpointError
 from aftershock.learn.adam8 import AdamW8bit, new_state
 from aftershock.recipe import OptimTable
+
+
+def settled(optim: OptimTable, device: str) -> OptimTable:
+    """Return the table with a precision in place of "auto": what models on `device`, "cpu" or "cuda", train in."""
+    if optim.precision != "auto":
+        return optim
+    half = device != "cpu" or multiplies_bf16()
+    return optim.model_copy(update={"precision": "bfloat16" if half else "float32"})
 
 
 def learning_rate(optim: OptimTable, step: int, total_steps: int) -> float:

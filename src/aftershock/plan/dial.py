@@ -147,7 +147,7 @@ def _stage(name: str, choice: Choice, scale: float) -> dict[str, Any]:
     shared = {"max_tokens": choice.max_tokens, "tasks": tasks}
     learnt = {"schedule": "cosine", "micro_tokens": choice.micro_tokens}
     if choice is not NANO or name in ("cold", "tuned"):  # as in the runs whose accuracy is told
-        learnt["precision"] = "bfloat16"
+        learnt["precision"] = "auto"
     measured = {"problems": EXAM if scale >= HALF else EXAM // 2, "samples": 4}
     if name in ("cold-data", "collected"):
         source = {"cold-data": "zero", "collected": "reasoning"}[name]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import ceil, inf
 
 from aftershock.cost import flops, memory, parameters
+from aftershock.cost.hardware import multiplies_bf16
 from aftershock.cost.lengths import Lengths
 from aftershock.cost.parameters import Config
 from aftershock.plan.loads import MAX_ROWS, PROMPT_TOKENS, Load
@@ -84,6 +85,8 @@ def held(
         rows = getattr(stage, "max_rows", MAX_ROWS)
         sampled = memory.sampled(config, rows, max(PROMPT_TOKENS, ceil(load.prompt)), stage.max_tokens)
     how = How.of(stage)
+    if how.precision == "auto" and not multiplies_bf16():
+        how = replace(how, precision="float32")
     if isinstance(stage, SampleStage) or not hasattr(stage, "optim"):
         return beside + memory.weights(config) + sampled, how
     shape, alone = batch(stage, load)

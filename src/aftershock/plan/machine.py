@@ -22,6 +22,7 @@ REFERENCE = {"float32": 2.04e11, "bfloat16": 4.44e11, "forward": 2.3e-3, "cores"
 BETWEEN = 2250.0  # what lies between a training step's products, as FLOPs a token, layer and unit of width
 LONGEST = 5.0  # of a batch's completions, over their mean
 BANDWIDTH = 2e10  # bytes a second, where nothing was measured
+EMULATED = 0.05  # of the reference in bfloat16, where a processor has no products of it: fine-tuning on a Zen 3
 COMPILERS = ("cc", "gcc", "clang")  # one of them makes the native decoding step (models/native)
 
 
@@ -105,8 +106,9 @@ def rates(cores: int) -> Rates:
     found, path = measure.kept(), decoding()
     if found is None:
         share = cores / REFERENCE["cores"]
+        half = share if hardware.multiplies_bf16() else share * EMULATED
         said = "rates of an AMD EPYC (Zen 4) by the core; aftershock check --measure finds this machine's"
-        return Rates(share, share, BANDWIDTH, 1.0, PRICES[path], said)
+        return Rates(share, half, BANDWIDTH, 1.0, PRICES[path], said)
     return Rates(
         found.matmul_flops / REFERENCE["float32"],
         found.matmul_flops_bf16 / REFERENCE["bfloat16"],
