@@ -4,8 +4,9 @@
     python benchmarks/plan_fit.py benchmarks/results/r1_idle.csv --recipe recipes/nano/r1.toml
 
 RUN is a run's folder, whose timings.jsonl says what each stage took; or a CSV file with columns `stage` and `seconds`.
-Run it on the machine that made the run, with nothing beside it and no `check --measure` kept, at two threads, the
-reference's. The run's decoding path is this environment's: native with a C compiler, torch with AFTERSHOCK_NATIVE=0.
+Run it on the machine that made the run, with nothing beside it; prices are those of the reference machine where
+`aftershock check --measure` has kept this one's speeds, else of this one. The run's decoding path is this
+environment's: native with a C compiler, torch with AFTERSHOCK_NATIVE=0.
 
 Of a folder, prices are fitted on the tokens that were counted, so that a wrong guess at lengths can't hide in them; a
 stage of RL gives two equations, its sampling and its learning. There are few stages, so each price is held to the one
@@ -32,7 +33,7 @@ from aftershock.plan.stages import Planner, works
 from aftershock.recipe import BenchStage, Recipe, RLStage, load_recipe
 
 FIT = "zero,cold-data,cold,helpful,control"
-HELD = 1.0  # how far, in logs, a price may go from the one before for the price of a factor of e in an equation
+HELD = 5.0  # how far, in logs, a price may go from the one before for the price of a factor of e in an equation
 Work = dict[str, float]
 
 
@@ -62,10 +63,10 @@ def timed(recipe: Recipe, told: Mapping[str, Mapping[str, float]]) -> list[Timed
             if config is None or guess is None:
                 break
             other = planner.beside(stage, config)
-            for work in works(stage, guess, How.of(stage), config, other):
+            for work in works(stage, guess, How.of(stage).here(), config, other):
                 planned = joined(planned, work)
             if not isinstance(stage, BenchStage):
-                trained, sampled = works(stage, counted_load(guess, told[name]), How.of(stage), config, other)
+                trained, sampled = works(stage, counted_load(guess, told[name]), How.of(stage).here(), config, other)
                 counted = parts(told[name], trained, sampled, isinstance(stage, RLStage))
         else:
             found.append(Timed(name, told[name]["seconds"], planned, counted or [(planned, told[name]["seconds"])]))
@@ -169,9 +170,8 @@ def main() -> None:
     folder = given.run.is_dir()
     recipe = load_recipe(given.recipe or given.run / "recipe.toml")
     stages = timed(recipe, ledger(given.run) if folder else table(given.run))
-    path, share = machine.decoding(), given.threads / machine.REFERENCE["cores"]
-    before = machine.PRICES[path]
-    at = Rates(share, share, machine.BANDWIDTH, 1.0, before, "")
+    path, at = machine.decoding(), machine.rates(given.threads)
+    before = at.prices
     wanted = given.fit.split(",")
     prices = fit([one for one in stages if one.name in wanted], before, at)
     told = rows(stages, wanted, replace(at, prices=prices))

@@ -38,6 +38,12 @@ class How:
         again = optim.recompute == "always"
         return cls(optim.precision, again, prediction, memory.MOMENTS[optim.moments], rank, targets)
 
+    def here(self) -> "How":
+        """Return how this machine's processor trains: "auto" is bfloat16 where it has products of it, else float32."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bfloat16" if multiplies_bf16() else "float32")
+
     def share(self, config: Config, length: float) -> float:
         """Return the FLOPs of training a token so, over those of training all weights once."""
         return flops.training(config, length / 2, rank=self.rank, targets=self.targets) / flops.training(
@@ -84,9 +90,7 @@ def held(
         beside += memory.packed(config) * native
         rows = getattr(stage, "max_rows", MAX_ROWS)
         sampled = memory.sampled(config, rows, max(PROMPT_TOKENS, ceil(load.prompt)), stage.max_tokens)
-    how = How.of(stage)
-    if how.precision == "auto" and not multiplies_bf16():
-        how = replace(how, precision="float32")
+    how = How.of(stage).here()
     if isinstance(stage, SampleStage) or not hasattr(stage, "optim"):
         return beside + memory.weights(config) + sampled, how
     shape, alone = batch(stage, load)

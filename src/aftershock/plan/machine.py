@@ -45,8 +45,9 @@ class Prices:
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
 PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# The step in C wasn't timed over a whole run yet: torch's prices stand for it, and are too high.
-PRICES["native"] = PRICES["torch"]
+# In C: five stages of the same recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's.
+PRICES["native"] = Prices(1.52e-11, PRICES["torch"].bfloat16, 0.0435, 2.27e-3, 1.45e-3, 3.46e-5, 1.63)
+REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,17 @@ def decoding() -> str:
 def rates(cores: int) -> Rates:
     """Return what this machine's CPU does: as `aftershock check --measure` found, else by its cores."""
     found, path = measure.kept(), decoding()
+    reference = REFERENCES[path]
     if found is None:
         share = cores / REFERENCE["cores"]
         half = share if hardware.multiplies_bf16() else share * EMULATED
-        said = "rates of an AMD EPYC (Zen 4) by the core; aftershock check --measure finds this machine's"
+        said = "rates of an AMD EPYC by the core; aftershock check --measure finds this machine's"
         return Rates(share, half, BANDWIDTH, 1.0, PRICES[path], said)
     return Rates(
-        found.matmul_flops / REFERENCE["float32"],
-        found.matmul_flops_bf16 / REFERENCE["bfloat16"],
+        found.matmul_flops / reference["float32"],
+        found.matmul_flops_bf16 / reference["bfloat16"],
         found.bandwidth,
-        found.forward_seconds / REFERENCE["forward"],
+        found.forward_seconds / reference["forward"],
         PRICES[path],
         f"rates of this machine, measured {found.when[:10]}",
     )
