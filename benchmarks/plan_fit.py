@@ -1,6 +1,6 @@
 """Fit a CPU's prices (plan/machine.py) on one run's ledger, and say how far they are off on stages held out.
 
-    python benchmarks/plan_fit.py RUN [--fit zero,cold-data,cold,helpful,control] [--threads 2] [--json]
+    python benchmarks/plan_fit.py RUN [--fit zero,cold-data,cold,helpful,control,student-qwen] [--threads 2] [--json]
     python benchmarks/plan_fit.py benchmarks/results/r1_idle.csv --recipe recipes/nano/r1.toml
 
 RUN is a run's folder, whose timings.jsonl says what each stage took; or a CSV file with columns `stage` and `seconds`.
@@ -32,7 +32,7 @@ from aftershock.plan.machine import Prices, Rates
 from aftershock.plan.stages import Planner, works
 from aftershock.recipe import BenchStage, Recipe, RLStage, load_recipe
 
-FIT = "zero,cold-data,cold,helpful,control"
+FIT = "zero,cold-data,cold,helpful,control,student-qwen"
 HELD = 5.0  # how far, in logs, a price may go from the one before for the price of a factor of e in an equation
 Work = dict[str, float]
 

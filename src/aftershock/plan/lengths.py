@@ -57,6 +57,13 @@ class Lineage:
         return end - (end - start) * SETTLING / steps * (1 - exp(-steps / SETTLING))
 
     @property
+    def signal(self) -> float | None:
+        """Share of RL's groups, not all right nor all wrong, that teach something; None where it wasn't measured."""
+        wanted = (self.model, FULL, self.trained.when)
+        found = [row["signal"] for row in _rows() if (row["model"], row["task"], row["when"]) == wanted]
+        return float(found[0]) if found and found[0] else None
+
+    @property
     def trained(self) -> "Lineage":
         """What RL makes of it."""
         return Lineage(self.model, "zero" if self.when == "before" else self.when)

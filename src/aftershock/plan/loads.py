@@ -135,7 +135,9 @@ def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scena
     draws, signal = 1.0, 1.0
     if isinstance(stage, RLStage):
         draws += scenario.draws * (stage.dynamic_sampling - 1)
-        signal = scenario.signal if not stage.loss.kl and stage.dynamic_sampling == 1 else 1.0
+        known = line.signal if line else None
+        likely = scenario.signal if known is None else min(1.0, known * scenario.signal / SCENARIOS[1].signal)
+        signal = likely if not stage.loss.kl and stage.dynamic_sampling == 1 else 1.0
     else:
         draws = float(stage.on_policy)
         if not stage.on_policy and line:

@@ -45,8 +45,8 @@ class Prices:
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
 PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# In C: five stages of that recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's.
-PRICES["native"] = Prices(1.52e-11, PRICES["torch"].bfloat16, 0.0435, 2.27e-3, 1.45e-3, 3.46e-5, 1.63)
+# In C: six stages of that recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's.
+PRICES["native"] = Prices(1.56e-11, PRICES["torch"].bfloat16, 0.0287, 2.13e-3, 1.63e-3, 3.3e-5, 1.34)
 REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
 
 
