@@ -181,6 +181,8 @@ def test_this_machine_s_gpu_is_known_without_torch(tmp_path, monkeypatch):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 7\n")
     assert str(machine.place("here").cluster) == "1xH100-SXM"
+    assert machine.place(None, "cpu").cluster is None
+    assert plan(load_recipe(NANO / "zero.toml")).machine.device == "cpu"  # the recipe says so
     (tmp_path / "0" / "information").write_text("Model: Voodoo 2\n")
     with pytest.raises(RecipeError, match=r"'Voodoo 2', isn't in the table: name the nearest"):
         machine.place(None)

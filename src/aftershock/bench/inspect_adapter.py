@@ -172,6 +172,7 @@ def put(ask: Ask) -> Solver:
     questions = {question.id: question for question in ask.questions}
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
+        """Ask the model, or give back the answer that an earlier run kept."""
         question, sample = questions[str(state.sample_id)], state.epoch - 1
         call = ask.calls[question.id, sample] = Call((question, sample))
         if (question.id, sample) in ask.done:
@@ -211,6 +212,7 @@ def judge(ask: Ask) -> Scorer:
     """Have the answer judged by the suite and keep the row, in a thread."""
 
     def row_of(call: Call) -> Row:
+        """Judge an answer and keep its row, once; runs in a thread of its own, as a program may take seconds."""
         question, sample = call.asked
         before = ask.done.get((question.id, sample))
         if before is not None:
@@ -221,6 +223,7 @@ def judge(ask: Ask) -> Scorer:
         return row
 
     async def score(state: TaskState, target: Gold) -> Score:
+        """Score an answer by its row; the first fault is kept for whoever began the run."""
         call = ask.calls.pop((str(state.sample_id), state.epoch - 1))
         try:
             row = await anyio.to_thread.run_sync(row_of, call)

@@ -49,6 +49,7 @@ def _chat(folder: Path, tokenizer: Tokenizer) -> Frame:
     theirs: Any = PreTrainedTokenizerFast.from_pretrained(folder)  # reads files only; runs no code of the folder
 
     def render(question: str) -> str:
+        """Put the question as one user turn; BenchError where the template can't."""
         turns = [{"role": "user", "content": question}]
         try:
             return theirs.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

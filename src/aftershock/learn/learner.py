@@ -30,6 +30,7 @@ class _Tally:
     maxima: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, value: LossValue) -> None:
+        """Take in one batch's; what it has and others lacked counts from here on."""
         self.loss += value.loss.detach()
         for name, total in value.sums.items():
             self.sums[name] = self.sums[name] + total if name in self.sums else total

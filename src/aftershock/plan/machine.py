@@ -72,9 +72,13 @@ class Rates:
     source: str
 
 
-def place(name: str | None) -> Place:
-    """Return this machine for `here` or None, else the cluster of that name: `8xH100@2.5/h`."""
-    cluster = _own_gpu() if name in (None, HERE) else parse(str(name))
+def place(name: str | None, device: str = "auto") -> Place:
+    """Return this machine for `here` or None, else the cluster of that name: `8xH100@2.5/h`.
+
+    `device` is the recipe's: this machine's GPU doesn't count where that is "cpu".
+    """
+    own = name in (None, HERE)
+    cluster = None if own and device == "cpu" else _own_gpu() if own else parse(str(name))
     if cluster is None:
         cores, held = hardware.cores(), hardware.memory_bytes() / 1e9
         return Place(hardware.cpu(hardware.cpu_name(), cores, held))

@@ -118,7 +118,7 @@ def plan(
 
     Nothing is loaded, drawn or downloaded. RecipeError for a cluster or layout that there can't be.
     """
-    place = machine.place(machine_name)
+    place = machine.place(machine_name, recipe.run.device)
     if place.cluster is None and chosen != spread.AUTO:
         raise RecipeError(f"--layout {chosen}: a CPU has no layout; name a cluster with --on, such as 8xH100")
     given = {key: value for key in ("usd_per_hour", "watts") if (value := getattr(recipe.run, key)) is not None}
