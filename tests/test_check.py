@@ -54,7 +54,7 @@ def test_bf16_is_really_tried(monkeypatch):
 
 def test_the_native_step_or_why_there_is_none(monkeypatch):
     monkeypatch.delenv(build.SWITCH, raising=False)
-    monkeypatch.setattr(build, "_load", lambda: "no cc, gcc or clang")
+    monkeypatch.setattr(build, "_load", lambda name: "no cc, gcc or clang")
     assert str(check.native()).startswith("WARN native step: not compiled: no cc, gcc or clang -> apt install gcc")
     monkeypatch.setenv(build.SWITCH, "0")
     assert check.native().next == "unset AFTERSHOCK_NATIVE"

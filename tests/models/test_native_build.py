@@ -25,10 +25,11 @@ def fresh(monkeypatch, tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch, fresh):
-    """Compile next to nothing instead of the step."""
+    """Compile next to nothing instead of the step and the learner's part."""
     source = fresh.parents[1] / "source"
     source.mkdir()
-    (source / "step.c").write_text("int aftershock_step(void) { return 0; }\n")
+    for name in ("step", "train"):
+        (source / f"{name}.c").write_text(f"int aftershock_{name}(void) {{ return 0; }}\n")
     monkeypatch.setattr(build, "_SOURCES", source)
     return source
 
@@ -49,6 +50,14 @@ def test_it_is_compiled_once_and_again_for_other_sources_or_flags(fresh, quick, 
     monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-O1"))
     assert [compiled(), compiled()] == [3, 3]
     assert len(list(fresh.iterdir())) == 3
+
+
+@compiles
+def test_each_library_is_of_its_own_source(fresh, quick):
+    step, train = build.library(), build.library("train")
+    assert step.aftershock_step() == train.aftershock_train() == 0
+    assert not hasattr(step, "aftershock_train")
+    assert sorted(path.name.partition("-")[0] for path in fresh.iterdir()) == ["step", "train"]
 
 
 @compiles

@@ -1,4 +1,7 @@
-"""The native step's C, compiled once on each machine by its own C compiler, kept, and loaded."""
+"""Our C, compiled once on each machine by its own C compiler, kept, and loaded.
+
+Each library is one file here with the headers it includes: `step` for decoding, `train` for the learner.
+"""
 
 import ctypes
 import functools
@@ -18,25 +21,25 @@ _FLAGS = ("-O3", _TUNED, "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 _SECONDS = 120  # for a few seconds' work, on a busy machine
 
 
-def library() -> ctypes.CDLL | None:
-    """Return the loaded library; None where there's no C compiler, it fails, or `AFTERSHOCK_NATIVE` is 0.
+def library(name: str = "step") -> ctypes.CDLL | None:
+    """Return the library of `name`.c, loaded; None where there's no C compiler, it fails, or `AFTERSHOCK_NATIVE` is 0.
 
     So it depends on the machine and its environment alone, and a run resumed there takes the same path.
     """
-    found = None if os.environ.get(SWITCH) == "0" else _load()
+    found = None if os.environ.get(SWITCH) == "0" else _load(name)
     return found if isinstance(found, ctypes.CDLL) else None
 
 
-def why_not() -> str:
+def why_not(name: str = "step") -> str:
     """Return why there is no library, in a few words; empty where there is one."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH} is 0"
-    found = _load()
+    found = _load(name)
     return found if isinstance(found, str) else ""
 
 
 @functools.cache
-def _load() -> ctypes.CDLL | str:
+def _load(name: str) -> ctypes.CDLL | str:
     """Return the library, or what stands against it."""
     compiler = _compiler()
     if compiler is None:
@@ -44,7 +47,7 @@ def _load() -> ctypes.CDLL | str:
     if os.name != "posix":
         return "not a POSIX system"
     try:
-        return ctypes.CDLL(str(_compiled(compiler)))
+        return ctypes.CDLL(str(_compiled(compiler, name)))
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         return f"{compiler[0]} fails ({last[0]})"
@@ -57,18 +60,18 @@ def _compiler() -> list[str] | None:
     return next((words for words in wanted if words and shutil.which(words[0])), None)
 
 
-def _compiled(compiler: list[str]) -> Path:
+def _compiled(compiler: list[str], name: str) -> Path:
     """Return the library's path, in the user's cache or else in a folder that goes with the process."""
-    name = f"{_digest(compiler)}.so"
+    file = f"{name}-{_digest(compiler)}.so"
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aftershock" / "native"
-        if (folder / name).exists():
-            return folder / name
+        if (folder / file).exists():
+            return folder / file
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
-            return _compile(compiler, Path(made) / name).rename(folder / name)  # at once, whoever else does the same
+            return _compile(compiler, name, Path(made) / file).rename(folder / file)  # at once, whoever else does it
     except (OSError, RuntimeError):  # no folder of the user's can be written, or the user has no home
-        return _compile(compiler, _own_folder() / name)
+        return _compile(compiler, name, _own_folder() / file)
 
 
 def _digest(compiler: list[str]) -> str:
@@ -80,8 +83,8 @@ def _digest(compiler: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _compile(compiler: list[str], to: Path) -> Path:
-    _run([*compiler, *_FLAGS, str(_SOURCES / "step.c"), "-o", str(to), "-lm"])
+def _compile(compiler: list[str], name: str, to: Path) -> Path:
+    _run([*compiler, *_FLAGS, str(_SOURCES / f"{name}.c"), "-o", str(to), "-lm"])
     return to
 
 
