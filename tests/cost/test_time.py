@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftershock.cost import calibration, decoding, flops, time
+from aftershock.cost import calibration, decoding, flops, ranges, time
 from aftershock.cost.cluster import Cluster, chip, parse
 from aftershock.cost.decoding import Engine, sampler, sampling
 from aftershock.cost.layout import Layout
@@ -195,8 +195,11 @@ def ratios():
 def test_the_shipped_efficiency_is_the_fitted_one(ratios):
     fitted = calibration.fit(calibration.runs())
     assert astuple(time.FITTED) == pytest.approx(astuple(fitted), rel=0.01)
-    assert calibration.spread(ratios.values()) == pytest.approx(time.SPREAD, abs=0.01)
-    low, *_, high = found = sorted(calibration.loops().values())
+    assert [ranges.factor(ratios, mixture) for mixture in (False, True)] == pytest.approx(
+        [time.PLAIN, time.MIXED], abs=0.01
+    )
+    found = calibration.loops().values()
+    low, high = ranges.loop(found)
     assert (low, median(found), high) == pytest.approx(decoding.LOOP, abs=0.01)
 
 
@@ -214,13 +217,63 @@ def test_runs_held_out_are_foretold_within_a_fifth_in_the_median(ratios):
     assert median(error for row, error in errors.items() if row.whole) <= 0.2
 
 
-def test_ranges_hold_as_many_held_out_runs_as_they_should(ratios):
-    """The range of a run is that of all others': the 5th to the 95th percentile, so about nine in ten are inside."""
-    inside = 0
-    for row, ratio in ratios.items():
-        low, high = calibration.spread(other for each, other in ratios.items() if each.group != row.group)
-        inside += low <= ratio <= high
-    assert 0.85 <= inside / len(ratios) <= 0.95
+def test_every_held_out_run_lies_in_its_range_and_not_in_half_of_it(ratios):
+    """The range of a row is made from the rows of all other groups (cost/ranges.py)."""
+    found = ranges.held_out(ratios)
+    outside = [row.name for row, ratio in ratios.items() if not found[row][0] <= ratio <= found[row][1]]
+    assert not outside
+    halved = {row: (low**0.5, high**0.5) for row, (low, high) in found.items()}
+    assert sum(not low <= ratios[row] <= high for row, (low, high) in halved.items()) >= 4
+    assert median(high / low for low, high in found.values()) < 3.3  # a range that holds all says little
+
+
+@pytest.mark.parametrize(("level", "inside"), [(0.9, 39), (0.95, 42), (0.99, 44)])
+def test_narrower_ranges_hold_as_many_as_they_say(ratios, level, inside):
+    found = ranges.held_out(ratios, level)
+    assert sum(low <= ratios[row] <= high for row, (low, high) in found.items()) == inside
+    assert inside / len(ratios) == pytest.approx(level, abs=0.02)
+
+
+def test_a_group_counts_once_and_rows_of_unsaid_layout_not_at_all(ratios):
+    plain = ranges.factor(ratios, mixture=False)
+    more = {replace(row, name=f"{row.name} again"): ratio for row, ratio in ratios.items() if row.group == "StarCoder"}
+    assert ranges.factor({**ratios, **more}, mixture=False) == pytest.approx(plain)
+    spoilt = {row: ratio * (9 if row.others or row.mixture else 1) for row, ratio in ratios.items()}
+    assert ranges.factor(spoilt, mixture=False) == plain
+    assert ranges.factor(spoilt, mixture=True) > ranges.factor(ratios, mixture=True) > plain
+
+
+def test_students_t_is_the_table_s():
+    table = {(0.95, 1): 12.706, (0.99, 2): 9.925, (0.9, 5): 2.015, (0.99, 10): 3.169, (0.95, 120): 1.980}
+    assert [ranges.students(*asked) for asked in table] == pytest.approx([*table.values()], rel=1e-3)
+
+
+def test_an_rl_step_s_range_is_students_and_no_less_than_its_parts():
+    low, high = ranges.loop([2.0, 4.0, 8.0], 0.95)
+    assert low == 1.0
+    assert high == pytest.approx(4 * 2 ** (4.303 * (4 / 3) ** 0.5), rel=1e-3)  # the table's t of 2 and their deviation
+
+
+# NeMo-RL 0.6's synchronous steps, none of them in rl.csv: shape, H100s, longest, mean, completions, those of a prompt,
+# updates, tensor parallelism of sampling; tensor, experts and pipeline of training; seconds. Prompts have 105 tokens.
+LATER = [
+    ("qwen3-30b-a3b", 32, 4096, 3203, 2048, 32, 4, 2, (1, 8, 1), 192),
+    ("qwen3-235b-a22b", 128, 8192, 5698, 512, 32, 1, 16, (2, 16, 8), 395),
+    ("qwen3-235b-a22b", 256, 8192, 5713, 512, 32, 1, 16, (2, 16, 8), 312),
+    ("deepseek-v3", 256, 1536, 701, 512, 16, 1, 32, (1, 16, 16), 134),
+    ("deepseek-v3", 512, 1536, 697, 512, 16, 1, 32, (1, 16, 16), 111),
+]
+
+
+@pytest.mark.parametrize("row", LATER, ids=lambda row: f"{row[0]} on {row[1]}")
+def test_rl_steps_of_a_later_version_lie_in_the_range(row):
+    name, chips, longest, mean, completions, group, updates, sampled, (tensor, expert, pipeline), seconds = row
+    trainer = Layout(chips // tensor // pipeline, tensor, expert, pipeline)
+    layouts = Layout(chips // sampled, sampled, sampled, zero=0), trainer
+    config, found = calibration.shapes()[name], Lengths(mean - 105, longest - 105)
+    given = {"prompts": completions / group, "updates": updates}
+    step = decoding.rl_step(config, parse(f"{chips}xH100"), *layouts, completions, 105, found, **given)
+    assert step.low < seconds < step.high
 
 
 def test_a_fit_without_a_group_doesnt_see_it():

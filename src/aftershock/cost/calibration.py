@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from math import log, sqrt
-from statistics import quantiles
 
 from aftershock.cost.cluster import Cluster, chip
 from aftershock.cost.decoding import rl_step
-from aftershock.cost.layout import Layout, counts
+from aftershock.cost.layout import USABLE, Layout, candidates, counts, training_memory
 from aftershock.cost.lengths import Lengths
+from aftershock.cost.memory import Shape
 from aftershock.cost.parameters import Config
 from aftershock.cost.time import Efficiency, Parts, Training, parts
 
@@ -35,6 +35,12 @@ class Run:
     parts: Parts
     gpu_hours: float
     source: str
+    others: tuple[Parts, ...] = ()  # of all layouts that fit, where the source doesn't say which was taken
+
+    @property
+    def mixture(self) -> bool:
+        """Whether its model has routed experts."""
+        return self.parts.routed > 0
 
     def foretold(self, at: Efficiency) -> float:
         """Return its GPU hours at this efficiency."""
@@ -79,12 +85,6 @@ def held_out(rows: Sequence[Run]) -> dict[Run, float]:
     return {row: row.gpu_hours / row.foretold(groups[row.group]) for row in rows}
 
 
-def spread(ratios: Iterable[float]) -> tuple[float, float]:
-    """Return the 5th and the 95th percentile."""
-    twentieths = quantiles(ratios, n=20)
-    return twentieths[0], twentieths[-1]
-
-
 def loops() -> dict[str, float]:
     """Return, for each step of RL in rl.csv, seconds published over the sum of sampling, training and weights sent."""
     return {row["name"]: float(row["seconds"]) / _step(row) for row in table("rl.csv")}
@@ -102,9 +102,23 @@ def _run(row: Mapping[str, str]) -> Run:
     tokens, length, batch = (float(row[name]) for name in ("tokens", "length", "batch"))
     cluster, recompute = Cluster(chip(row["chip"]), chips), row["recompute"] == "1"
     job = Training(length, tokens if whole else tokens * chips, batch, row["precision"], recompute)
-    at_peak = parts(shapes()[row["shape"]], cluster, layout, job)
+    config = shapes()[row["shape"]]
+    at_peak = parts(config, cluster, layout, job)
     hours = float(row["gpu_hours"]) if whole else chips / SECONDS_PER_HOUR
-    return Run(row["name"], row["group"], whole, chips, at_peak, hours, row["source"])
+    others = tuple(_fitting(config, cluster, job)) if "assumed" in row["source"] else ()
+    return Run(row["name"], row["group"], whole, chips, at_peak, hours, row["source"], others)
+
+
+def _fitting(config: Config, cluster: Cluster, job: Training) -> Iterator[Parts]:
+    """Yield where time goes under every layout that fits with a sequence a chip, layers computed twice or not."""
+    shape = Shape.even(job.length, job.length, plain_to=0)
+    for again in (replace(job, recompute=False), replace(job, recompute=True)):
+        for found in candidates(config, cluster):
+            few = job.batch < found.data * job.length
+            micro_batches = again.micro_batches(found)
+            held = training_memory(config, found, shape, micro_batches=micro_batches, recompute=again.recompute)
+            if not few and held <= USABLE * cluster.chip.memory:
+                yield parts(config, cluster, found, again)
 
 
 def _step(row: Mapping[str, str]) -> float:

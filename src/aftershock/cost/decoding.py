@@ -24,9 +24,9 @@ READ, LAUNCH, SUM = 0.81, 48e-6, 8e-6
 # 128 tokens a chip on H800 (its README), which is what their bytes take at 40 GB/s, with next to nothing left.
 EXCHANGE = 60e-6
 BETWEEN = 1e-3  # the engine's own work between steps: assumed
-# Seconds published over seconds foretold of whole RL steps (cost/rl.csv): least, median, most. What judging, moving
-# weights and a framework's own work add. calibration.loops() on all of its rows, which are one framework's.
-LOOP = (1.53, 1.83, 4.17)
+# Seconds published over seconds foretold of whole RL steps (cost/rl.csv): their median, in the range for one more step
+# (ranges.loop). What judging, moving weights and a framework's own work add; all rows are one framework's.
+LOOP = (1.0, 1.83, 5.55)
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def sampling(
         + _decoding(engine, each, min(rows, each), prompt, replace(lengths, sigma=sigma), asynchronous) / guessed
         for sigma in (min(SIGMAS[0], lengths.sigma), lengths.sigma, max(SIGMAS[2], lengths.sigma))
     )
-    least, most = time.SPREAD
+    off = time.spread(config)
     grounds = (
         f"completions of {lengths.mean:,.0f} tokens on average, lognormal with sigma {lengths.sigma:g}: assumed",
         "a decoding step's waits and share of memory's speed as gpt-fast and DeepEP measured them (cost/decoding.py)",
     )
-    return Estimate(min(low, likely) * least, likely, max(likely, high) * most, grounds)
+    return Estimate(min(low, likely) / off, likely, max(likely, high) * off, grounds)
 
 
 def sampler(

@@ -32,7 +32,11 @@ PROMPT = 200  # tokens of a question; assumed
 GUESSED = 1.8  # tokens a decoding step with V3's prediction module (V3 5.4.3)
 # Mean tokens of completions, all assumed: R1-Zero's grow from hundreds to over ten thousand (R1 2.2.4), so the middle.
 EARLY, LATE, TAUGHT = Lengths(5000, 32768), Lengths(12000, 65536), Lengths(5000, 32768)
-INSTANCES, INSTANCE = 1.5e6, 1000  # V3 5.1; tokens of one are assumed
+INSTANCES, INSTANCE = 1.5e6, 1000  # V3 5.1; tokens of one are assumed, half and twice as many thought possible
+ANSWERS = Lengths(1000, 8192)  # of V3's own RL, if it was as many steps as R1's second at the most; assumed
+# How far off what no source says may be, by which ranges are widened: mean lengths, with them the number drawn for one
+# kept, and with lengths the steps of R1's first RL. All assumed.
+LENGTHS_OFF, DRAWN_OFF, STEPS_OFF = 1.5, 2.5, 1.7
 
 # What the published sums leave out: what, and who says so.
 LEFT_OUT = (
@@ -93,16 +97,22 @@ def _extension(cluster: Cluster) -> Estimate:
 
 
 def _post_training(cluster: Cluster) -> Estimate:
+    """Return the seconds of fine-tuning; V3's RL, of which the report gives no steps, is in the upper bound alone."""
     found = _trained(cluster, INSTANCES * INSTANCE * 2, SEQUENCE, BATCH)
+    part = replace(cluster, count=min(cluster.count, CHIPS["deepseek-r1"]))  # for so few rows no more are any use
+    most = 2 * found.high + _rollouts(part, SECOND_STEPS, ANSWERS).high * part.count / cluster.count
     ground = (
-        f"fine-tuning alone, 2 epochs of 1.5M instances, {INSTANCE} tokens each assumed; RL's steps are unpublished"
+        f"likely: fine-tuning alone, 2 epochs of 1.5M instances, {INSTANCE:,} tokens each assumed (500 to 2,000); what "
+        f"the published hours hold of RL isn't said, so at most {SECOND_STEPS:,} steps of it, as R1's second had: "
+        "the truth lies above rather than below"
     )
-    return replace(found, high=10 * found.likely, rests_on=(*found.rests_on, ground))
+    return replace(found, low=found.low / 2, high=most, rests_on=(*found.rests_on, ground))
 
 
 def _zero(cluster: Cluster) -> Estimate:
     late = ZERO_STEPS - LONGER_FROM
-    return added([_rollouts(cluster, LONGER_FROM, EARLY), _rollouts(cluster, late, LATE)])
+    found = added([_rollouts(cluster, LONGER_FROM, EARLY), _rollouts(cluster, late, LATE)])
+    return found.unsure(LENGTHS_OFF, f"mean lengths right within a factor of {LENGTHS_OFF}: assumed")
 
 
 def _data(cluster: Cluster) -> Estimate:
@@ -119,14 +129,14 @@ def _data(cluster: Cluster) -> Estimate:
         guessed=GUESSED,
         asynchronous=True,
     )
-    return replace(found, rests_on=(*found.rests_on, f"{DRAWN} samples drawn for each of the 800K kept: assumed"))
+    ground = f"{DRAWN} samples drawn for each of the 800K kept; with their lengths right within a factor of {DRAWN_OFF}"
+    return found.unsure(DRAWN_OFF, f"{ground}: assumed")
 
 
 def _r1(cluster: Cluster) -> Estimate:
     taught = _trained(cluster, EXAMPLES * EPOCHS * TAUGHT.mean, TAUGHT.cap, 128 * TAUGHT.cap)
-    ground = f"the first RL as long as the second, {SECOND_STEPS:,} steps: assumed"
-    found = added([_rollouts(cluster, 2 * SECOND_STEPS, TAUGHT), taught])
-    return replace(found, rests_on=(*found.rests_on, ground))
+    ground = f"the first RL as long as the second, {SECOND_STEPS:,} steps; with lengths right within {STEPS_OFF} times"
+    return added([_rollouts(cluster, 2 * SECOND_STEPS, TAUGHT), taught]).unsure(STEPS_OFF, f"{ground}: assumed")
 
 
 _V3: tuple[tuple[str, float, Callable[[Cluster], Estimate]], ...] = (
