@@ -3,7 +3,6 @@
 
 #include "attend.h"
 #include "crew.h"
-#include "pointwise.h"
 
 enum { DONE, NO_MEMORY };
 
