@@ -145,9 +145,11 @@ def in_its_own_process(side: str, folder: Path, length: int, given: Any) -> int 
 def foretold(layers: int, length: int) -> float:
     """Return the GB that a plan would state for such a step."""
     from aftershock.cost import memory
+    from aftershock.models.native.build import library
 
     config = QWEN_05B | {"num_hidden_layers": layers}
-    return memory.training(config, memory.Shape.of([PROMPT + length], length), recompute=True) / 1e9
+    shape = memory.Shape.of([PROMPT + length], length, native=library("train") is not None)
+    return memory.training(config, shape, recompute=True) / 1e9
 
 
 def line(points: dict[int, float], where: int) -> tuple[float, float, float]:

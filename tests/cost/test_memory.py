@@ -24,6 +24,7 @@ from aftershock.text import Tokenizer
 
 LENGTHS = {"plain": [200, 180, 90, 90, 50, 30, 17], "fused too": [400, 420, 120, 60, 390]}
 VOCAB = 300
+NATIVE = native.library("train") is not None
 
 
 def test_constants_are_those_of_the_code():
@@ -52,7 +53,7 @@ def test_what_a_forward_keeps_is_foretold_almost_to_the_byte(name, lengths, half
     config, scored = CONFIGS[name], sum(lengths) - 2 * len(lengths)
     samples = [Sample((1, i), (2,) * (n - 2), (0.0,) * (n - 2), 1.0) for i, n in enumerate(lengths)]
     (batch,) = pack(samples, 1 << 20)
-    shape = memory.Shape.of(lengths, scored)
+    shape = memory.Shape.of(lengths, scored, native=NATIVE)
     foretold = memory.activations(config, shape, half) + scored * VOCAB * 4
     assert foretold == pytest.approx(kept(build(config, seed=0).train(), batch, half), rel=0.005)
 
@@ -102,7 +103,7 @@ def test_published_sizes():
 def largest(packed: list) -> memory.Shape:
     """Return the shape of the batch of the most tokens; a shared prompt is in the lengths of all its readers."""
     batch = max(packed, key=lambda batch: len(batch.tokens))
-    shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()))
+    shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()), native=NATIVE)
     return replace(shape, tokens=len(batch.tokens))
 
 
@@ -118,7 +119,7 @@ def foretold(name: str) -> float:
     if name in peak.STAGES:
         config, precision = peak.STAGES[name]
         lengths, prompts = [peak.PROMPT + peak.LONGEST] * peak.ROWS, peak.ROWS // peak.GROUP
-        shape = memory.Shape.of(lengths, peak.ROWS * peak.LONGEST)
+        shape = memory.Shape.of(lengths, peak.ROWS * peak.LONGEST, native=NATIVE)
         shape = replace(shape, tokens=peak.ROWS * peak.LONGEST + prompts * peak.PROMPT)
         sampled = memory.sampled(config, peak.ROWS, peak.PROMPT, peak.LONGEST, peak.ROWS, prompts)
         trained = memory.training(config, shape, half=precision == "bfloat16", alone=True)

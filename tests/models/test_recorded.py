@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftershock.models import build
+from aftershock.models.native.build import SWITCH
 
 torch.set_num_threads(1)
 SHARED = {
@@ -31,6 +32,11 @@ def stepped(model, starts, inference=True, room=64):
             store.copy_(torch.randn(store.shape, generator=torch.Generator().manual_seed(number)))
         tokens = torch.arange(len(starts))[:, None] % 40
         return model.hidden(tokens, cache=cache, starts=starts).clone()
+
+
+@pytest.fixture(autouse=True)
+def by_pytorch_alone(monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
 
 
 @pytest.fixture(params=["qwen2", "qwen3", "llama"])

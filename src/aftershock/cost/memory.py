@@ -35,7 +35,8 @@ class Shape:
     """What one forward and backward takes: `tokens` end to end, `scored` of them by the head.
 
     Attention pads sequences to blocks: `places` of them in all, `squares` pairs of positions where scores are held as
-    a matrix, `fused` places where a fused kernel holds none.
+    a matrix, `fused` places where a fused kernel holds none. `native`: the learner's passes over rows are those in C
+    (models/native), which keep what they read and nothing else; in float32, the gated unit's too.
     """
 
     tokens: float
@@ -43,16 +44,17 @@ class Shape:
     places: float
     squares: float = 0.0
     fused: float = 0.0
+    native: bool = False
 
     @classmethod
-    def of(cls, lengths: Sequence[float], scored: float, plain_to: float = SHORT) -> "Shape":
+    def of(cls, lengths: Sequence[float], scored: float, plain_to: float = SHORT, *, native: bool = False) -> "Shape":
         """Return the shape of sequences of these lengths; `plain_to` is 0 on a GPU, whose attention is fused."""
         blocks = [list(block) for _, block in groupby(sorted(lengths), key=lambda length: floor(BLOCKS * log2(length)))]
         padded = [(len(block), block[-1]) for block in blocks]
         places = sum(count * longest for count, longest in padded)
         squares = sum(count * longest**2 for count, longest in padded if longest <= plain_to)
         fused = sum(count * longest for count, longest in padded if longest > plain_to)
-        return cls(sum(lengths), scored, places, squares, fused)
+        return cls(sum(lengths), scored, places, squares, fused, native)
 
     @classmethod
     def even(cls, tokens: float, length: float, scored: float | None = None, plain_to: float = SHORT) -> "Shape":
@@ -62,8 +64,8 @@ class Shape:
 
     def scaled(self, times: float, tokens: float) -> "Shape":
         """Return the shape of `times` as many sequences of the same lengths, with `tokens` of them computed."""
-        more = (times * each for each in (self.scored, self.places, self.squares, self.fused))
-        return Shape(tokens, *more)
+        scored, places, squares, fused = (times * each for each in (self.scored, self.places, self.squares, self.fused))
+        return Shape(tokens, scored, places, squares, fused, self.native)
 
 
 def weights(config: Config, each: float = FULL) -> float:
@@ -99,7 +101,7 @@ def activations(
     return (
         kept
         + copies
-        + (1 if frozen else 2) * width * FULL
+        + _normed(shape, frozen) * width * FULL
         + angles
         + shape.scored * (config["hidden_size"] * FULL + 3 * INDEX)
     )
@@ -153,7 +155,7 @@ def _backward(
     The head's part and the last norm's of what was `kept` are gone by then.
     """
     width = config["hidden_size"] * FULL
-    kept -= shape.scored * (width + 3 * INDEX) + (1 if frozen else 2) * shape.tokens * width
+    kept -= shape.scored * (width + 3 * INDEX) + _normed(shape, frozen) * shape.tokens * width
     made = gradient * (0 if frozen else parameters.head(config))
     copied = parameters.matrices(config) / config["num_hidden_layers"] * HALF * half
     for index, held in reversed([*enumerate(_layers(config, shape, half, frozen))]):
@@ -232,31 +234,42 @@ def _rounded_up(count: float, multiple: int) -> int:
     return ceil(count / multiple) * multiple
 
 
+def _normed(shape: Shape, frozen: bool) -> int:
+    """Return how many values a norm keeps for each it reads: those, and for its own gradient the normalised ones."""
+    return 1 if frozen or shape.native else 2
+
+
+def _gated(shape: Shape, half: int) -> int:
+    """Return how many values a gated unit and the product after it keep for each of its outputs."""
+    return 3 if shape.native and half == FULL else 4
+
+
 def _layers(config: Config, shape: Shape, half: bool, frozen: bool) -> list[float]:
     each = HALF if half else FULL
-    unneeded = 2 * config["hidden_size"] * FULL * shape.tokens if frozen else 0.0  # for the norms' own gradients
-    return [_layer(config, index, shape, each) - unneeded for index in range(config["num_hidden_layers"])]
+    return [_layer(config, index, shape, each, frozen) for index in range(config["num_hidden_layers"])]
 
 
-def _layer(config: Config, index: int, shape: Shape, half: int) -> float:
-    """Return what one layer keeps; each norm keeps its input and what it normalised, in float32 always."""
-    hidden = config["hidden_size"]
-    norms = 2 * (2 * hidden * FULL + FULL) + 2 * hidden * half
-    mlp = _mixture(config, half) if parameters.is_sparse(config, index) else 4 * config["intermediate_size"] * half
+def _layer(config: Config, index: int, shape: Shape, half: int, frozen: bool) -> float:
+    """Return what one layer keeps; norms are in float32 always."""
+    hidden, sparse = config["hidden_size"], parameters.is_sparse(config, index)
+    norms = 2 * (_normed(shape, frozen) * hidden * FULL + FULL) + 2 * hidden * half
+    mlp = _mixture(config, shape, half) if sparse else _gated(shape, half) * config["intermediate_size"] * half
     return shape.tokens * (norms + mlp) + _attention(config, shape, half)
 
 
 def _attention(config: Config, shape: Shape, half: int) -> float:
     """Return what attention keeps: queries, keys and values padded to blocks, shared heads repeated; and scores."""
     heads = config["num_attention_heads"]
+    inner = _normed(shape, False) if half == FULL else 2  # norms within attention read bfloat16
     if parameters.is_latent(config):
         query, value = config["qk_nope_head_dim"] + config["qk_rope_head_dim"], config["v_head_dim"]
         rank, query_rank = config["kv_lora_rank"], config.get("q_lora_rank") or 0
-        beside = (rank + query_rank) * (2 * FULL + half) + (0 if half == HALF else config["qk_rope_head_dim"] * FULL)
+        whole = half == FULL and not shape.native  # the latent is kept as part of what it was split from
+        beside = (rank + query_rank) * (inner * FULL + half) + whole * config["qk_rope_head_dim"] * FULL
     else:
         query = value = parameters.head_dim(config)
         normed = (heads + parameters.kv_heads(config)) * query if config["model_type"] == "qwen3" else 0
-        beside = normed * 2 * FULL
+        beside = normed * inner * FULL
     padded = heads * (2 * query + value) * half + 3 * heads * INDEX
     scores = heads * (FULL if half == FULL else FULL + HALF)
     fused = heads * (2 * query - value) * half + heads * FULL  # values padded to keys, outputs, and sums of rows
@@ -264,12 +277,12 @@ def _attention(config: Config, shape: Shape, half: int) -> float:
     return kept + shape.places * padded + shape.squares * scores + shape.fused * fused
 
 
-def _mixture(config: Config, half: int) -> float:
+def _mixture(config: Config, shape: Shape, half: int) -> float:
     """Return what a token keeps in a mixture: what its experts read, hold, give and give weighted; the gate's."""
     hidden, inner, chosen = config["hidden_size"], config["moe_intermediate_size"], config["num_experts_per_tok"]
-    routed = chosen * (3 * hidden + 4 * inner) * half
+    routed = chosen * (3 * hidden + _gated(shape, half) * inner) * half
     gate = config["n_routed_experts"] * FULL + chosen * (4 * INDEX + 2 * FULL) + (hidden * FULL if half == HALF else 0)
-    return routed + gate + parameters.shared_experts(config) * 4 * inner * half
+    return routed + gate + parameters.shared_experts(config) * _gated(shape, half) * inner * half
 
 
 def _passing(config: Config, index: int, shape: Shape, half: int) -> float:

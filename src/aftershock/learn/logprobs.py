@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from aftershock.models.base import LanguageModel, Segments
+from aftershock.models.native import train as native
 
 CACHED = 1 << 18  # bytes of logits worked on at once; their products take as much again
 CHUNK_BYTES = 1 << 26  # 64 MiB: 16k positions of a vocabulary of 1,024, or 130 of DeepSeek's 129,280
@@ -73,7 +74,10 @@ def select(logits: Tensor, targets: Tensor, *, exact: bool = False) -> tuple[Ten
 
     In float32. The entropy, in nats, carries no gradient. `exact` gives the sampler's bits from the sampler's logits.
     """
-    return (_SelectExactly if exact else _Select).apply(logits.float(), targets)
+    logits = logits.float()
+    if not exact and native.serves(logits):
+        return native.select(logits, targets)
+    return (_SelectExactly if exact else _Select).apply(logits, targets)
 
 
 def chunked(

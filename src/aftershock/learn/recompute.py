@@ -19,6 +19,7 @@ from aftershock.cost.hardware import memory_bytes
 from aftershock.learn.batch import Batch
 from aftershock.models.base import LanguageModel
 from aftershock.models.causal_lm import Block
+from aftershock.models.native.build import library
 from aftershock.recipe import OptimTable
 
 ROOM = 0.7  # of the memory there is, which a step's foretold peak may take: allocators hold more than what is alive
@@ -89,7 +90,8 @@ def _foretold(model: nn.Module, config: memory.Config, batch: Batch, optim: Opti
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     state = sum(p.nbytes for p in parameters) + trained * (memory.FULL + memory.MOMENTS[optim.moments])
-    shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()))
+    native = next(iter(parameters)).is_cpu and not getattr(model, "exact", False) and library("train") is not None
+    shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()), native=native)
     shape = replace(shape, tokens=len(batch.tokens))  # a shared prompt is in the lengths of all its readers
     return state + memory.activations(config, shape, optim.precision != "float32") + 2 * memory.CHUNK
 

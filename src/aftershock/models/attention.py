@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from aftershock.models.config import DeepseekConfig, DenseConfig
 from aftershock.models.layers import Context, Linear, RMSNorm, cached_attention, causal_attention
-from aftershock.models.rope import mscale, rotate
+from aftershock.models.rope import mscale
 
 Store = tuple[Tensor, ...] | None  # a layer's part of a cache
 _LATENT_EPS = 1e-6  # DeepSeek's inference code and transformers both fix it, whatever rms_norm_eps says
@@ -35,8 +35,7 @@ class GroupedAttention(nn.Module):
         q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.dim)))
         k = self.k_norm(self.k_proj(x).unflatten(-1, (-1, self.dim)))
         v = self.v_proj(x).unflatten(-1, (-1, self.dim))
-        q = rotate(q, context.cos, context.sin, interleave=False)
-        k = rotate(k, context.cos, context.sin, interleave=False)
+        q, k = context.rotate(q, interleave=False), context.rotate(k, interleave=False)
         if context.slots is not None and store is not None:
             context.slots.write(store[0], k)
             context.slots.write(store[1], v)
@@ -101,8 +100,7 @@ class LatentAttention(nn.Module):
         q = q.unflatten(-1, (c.num_attention_heads, c.qk_head_dim))
         q_plain, q_rope = q.split((c.qk_nope_head_dim, c.qk_rope_head_dim), -1)
         latent, k_rope = self.kv_a_proj_with_mqa(x).split((c.kv_lora_rank, c.qk_rope_head_dim), -1)
-        both = torch.cat((q_rope, k_rope.unsqueeze(2)), 2)
-        both = rotate(both, context.cos, context.sin, interleave=c.rope_interleave)
+        both = context.rotate(torch.cat((q_rope, k_rope.unsqueeze(2)), 2), interleave=c.rope_interleave)
         q_rope, k_rope = both.split((c.num_attention_heads, 1), 2)
         return q_plain, q_rope, self.kv_a_layernorm(latent), k_rope
 

@@ -228,7 +228,7 @@ class CausalLM(LanguageModel):
         packing = Packing.of(segments, time)
         cos, sin = self.rotary.upto(segments.longest, tokens.device)
         cos, sin = cos[packing.positions], sin[packing.positions]
-        return Context(cos[None, :, None], sin[None, :, None], packing=packing)
+        return Context(cos[None, :, None], sin[None, :, None], packing=packing, exact=self.exact)
 
     def logits(self, hidden: Tensor) -> Tensor:
         weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from aftershock.models import invariant
 from aftershock.models.attention import GroupedAttention, LatentAttention, Store
 from aftershock.models.causal_lm import CausalLM
-from aftershock.models.layers import Context, GatedMLP, Linear
+from aftershock.models.layers import Context, GatedMLP, Linear, RMSNorm
 from aftershock.models.moe import Experts, Gate
 from aftershock.models.recorded import Recorder
 
@@ -23,6 +23,11 @@ class _Linear(nn.Linear):
         return invariant.linear(x, self.weight, self.bias)
 
 
+class _RMSNorm(RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x)
+
+
 class _GatedMLP(GatedMLP):
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(invariant.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -36,8 +41,9 @@ class _Gate(Gate):
 class _Experts(Experts):
     exact = True
 
-    def act(self, x: Tensor) -> Tensor:
-        return invariant.silu(x)
+    def gated(self, both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, -1)
+        return invariant.silu(gate) * up
 
     def multiply(self, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         if not invariant.tiled(x):
@@ -80,6 +86,7 @@ class _CausalLM(CausalLM):
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {
     Linear: _Linear,
     nn.Linear: _Linear,
+    RMSNorm: _RMSNorm,
     GatedMLP: _GatedMLP,
     Gate: _Gate,
     Experts: _Experts,

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aftershock.errors import CapacityError
+from aftershock.models import rope
 from aftershock.models.base import Segments
+from aftershock.models.native import train as native
 
 _BLOCKS = 2  # padded blocks that packed segments are sorted into, for each doubling of their length
 _SHORT = 384  # up to this length, on a CPU, plain matrix products beat the fused kernel (fivefold in bfloat16)
@@ -23,7 +25,7 @@ def narrowed(x: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm, computed in float32."""
+    """Root-mean-square norm, computed in float32; by one pass in C where a learner's forward can."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -31,6 +33,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        return native.rms_norm(x, self.weight, self.eps) if native.serves(x, self.weight) else self.plain(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Return it by PyTorch alone."""
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
@@ -64,7 +70,12 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(inner, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) * up."""
+    return native.gated(gate, up) if native.serves(gate, up) else F.silu(gate) * up
 
 
 @dataclass(frozen=True)
@@ -182,6 +193,13 @@ class Context:
     sin: Tensor
     packing: Packing | None = None
     slots: Slots | None = None
+    exact: bool = False
+
+    def rotate(self, x: Tensor, *, interleave: bool) -> Tensor:
+        """Rotate the pairs of x [batch, time, heads, dim] by the tables, neighbours or half a head apart."""
+        alone = self.packing is not None and not self.exact  # one row, as a learner has it
+        rotate = native.rotate if alone and native.serves(x, self.cos, self.sin) else rope.rotate
+        return rotate(x, self.cos, self.sin, interleave=interleave)
 
 
 def read_length(starts: Tensor, time: int, room: int) -> int:

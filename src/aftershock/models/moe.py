@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from aftershock.models.config import DeepseekConfig
 from aftershock.models.layers import GatedMLP, narrowed
+from aftershock.models.native import train as native
 
 ROW_STEP = 4  # rows; a matrix product of fewer takes another kernel, whose last bits differ
 
@@ -89,15 +90,18 @@ class Experts(nn.Module):
         place = None
         if self.exact or not torch.is_grad_enabled():
             sorted_x, place, ends = _padded(sorted_x, chosen.flatten().index_select(0, order), ends)
-        gate, up = self.multiply(sorted_x, self.gate_up_proj, ends).chunk(2, -1)
-        out = self.multiply(self.act(gate) * up, self.down_proj, ends)
+        both = self.multiply(sorted_x, self.gate_up_proj, ends)
+        out = self.multiply(self.gated(both), self.down_proj, ends)
         out = out if place is None else out.index_select(0, place)
         out = out * weights.flatten().index_select(0, order).unsqueeze(-1).to(dtype)
         return torch.zeros_like(x).index_add(0, token, out)
 
-    def act(self, x: Tensor) -> Tensor:
-        """Apply the activation."""
-        return F.silu(x)
+    def gated(self, both: Tensor) -> Tensor:
+        """Return silu(gate) * up, [n, inner], for gate and up side by side."""
+        if native.serves(both):
+            return native.gated_halves(both)
+        gate, up = both.chunk(2, -1)
+        return F.silu(gate) * up
 
     def multiply(self, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         """Multiply x [n, in], sorted by expert and ending at `ends` Long[experts], by each expert's [out, in]."""

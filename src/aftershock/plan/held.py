@@ -55,11 +55,11 @@ class How:
         return memory.trained(config, self.rank, self.targets) / parameters.total(config)
 
 
-def batch(stage: Stage, load: Load) -> tuple[memory.Shape, bool]:
+def batch(stage: Stage, load: Load, native: bool) -> tuple[memory.Shape, bool]:
     """Return the shape of a step's largest batch, and whether it is the only one.
 
     Lengths are spread as completions' are. A prompt that an RL group shares is computed once, and `micro_tokens`
-    counts it with every reader.
+    counts it with every reader. `native`: as the shape's.
     """
     group = stage.samples_per_problem if isinstance(stage, RLStage) else 1
     step = load.trained / max(1.0, ceil(load.steps)) if load.steps else inf
@@ -72,7 +72,7 @@ def batch(stage: Stage, load: Load) -> tuple[memory.Shape, bool]:
     drawn = Lengths(written, longest).quantiles(DRAWN)
     computed = load.written + load.prompt / group
     scored = 1.0 if isinstance(stage, RewardModelStage) else load.length if group == 1 else load.written
-    shape = memory.Shape.of([load.prompt + length for length in drawn], DRAWN * scored)
+    shape = memory.Shape.of([load.prompt + length for length in drawn], DRAWN * scored, native=native)
     return shape.scaled(rows / DRAWN, tokens=rows * computed), step <= stage.optim.micro_tokens  # type: ignore[union-attr]
 
 
@@ -82,7 +82,7 @@ def held(
     """Return the bytes a stage holds at its fullest, the program itself apart, and how it trains in `room` bytes.
 
     Sampling and training take turns, and what one needs the other gives back; `other` is a model that is read, and
-    `native` whether a decoding step has a packed copy of a small model's weights.
+    `native` whether a decoding step and a learner's passes are in C (models/native).
     """
     beside = memory.weights(other) if other else 0.0
     sampled = 0.0
@@ -93,7 +93,7 @@ def held(
     how = How.of(stage).here()
     if isinstance(stage, SampleStage) or not hasattr(stage, "optim"):
         return beside + memory.weights(config) + sampled, how
-    shape, alone = batch(stage, load)
+    shape, alone = batch(stage, load, native)
     half = how.precision != "float32"
     state = memory.training_state(config, how.moments, rank=how.rank, targets=how.targets)
     kept = state + memory.activations(config, shape, half, frozen=how.rank > 0) + 2 * memory.CHUNK

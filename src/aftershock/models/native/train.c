@@ -3,6 +3,7 @@
 
 #include "attend.h"
 #include "crew.h"
+#include "pointwise.h"
 
 enum { DONE, NO_MEMORY };
 
@@ -12,3 +13,24 @@ int aftershock_attend(Attend *job, long threads) {
     together(attend_work, job, threads < units ? threads : units);
     return job->failed ? NO_MEMORY : DONE;
 }
+
+/* How many threads that many values are worth. */
+static long worth(long values, long threads) {
+    const long most = values / WORTH + 1;
+    return threads < most ? threads : most;
+}
+
+/* The passes over rows, each with what it reads and writes in pointwise.h. */
+#define PASS(name, Job, work, values) \
+    void aftershock_##name(Job *job, long threads) { together(work, job, worth(values, threads)); }
+
+PASS(norm_forward, Norm, norm_forward, job->rows * job->n)
+PASS(norm_backward, Norm, norm_backward, job->rows * job->n)
+PASS(gated_forward, Gated, gated_forward, job->rows * job->n)
+PASS(gated_backward, Gated, gated_backward, job->rows * job->n)
+PASS(turn, Turn, turn_rows, job->rows * job->heads * job->dim)
+PASS(select_forward, Select, select_forward, job->rows * job->n)
+PASS(select_backward, Select, select_backward, job->rows * job->n)
+
+/* How many parts of [n] zeros `norm_backward` wants. */
+long aftershock_parts(long rows) { return (rows + PART - 1) / PART; }

@@ -1,0 +1,210 @@
+"""The learner's passes over rows in C, with their gradients: norm, gated unit, rotation, a target's log-probability.
+
+They take float32 on a CPU, and read and write each value once where PyTorch's parts pass over it again and again. Bits
+don't depend on the number of threads.
+"""
+
+import ctypes
+from ctypes import Structure, c_float, c_long, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from aftershock.models.native import build
+
+
+class _Norm(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "weight", "up")),
+        *((name, c_long) for name in ("rows", "n")),
+        ("eps", c_float),
+        *((name, c_void_p) for name in ("y", "scale", "down", "parts", "total")),
+    ]
+
+
+class _Gated(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("gate", "up", "out_grad")),
+        *((name, c_long) for name in ("rows", "n", "stride")),
+        *((name, c_void_p) for name in ("out", "gate_grad", "up_grad")),
+    ]
+
+
+class _Turn(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "cos", "sin")),
+        *((name, c_long) for name in ("rows", "heads", "dim", "neighbours")),
+        ("turn", c_float),
+        ("y", c_void_p),
+    ]
+
+
+class _Select(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("logits", "targets", "up")),
+        *((name, c_long) for name in ("rows", "n")),
+        *((name, c_void_p) for name in ("chosen", "entropy", "log_sum", "grad")),
+    ]
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether passes over these tensors can be native: float32 on a CPU, a compiler, and not in sampling."""
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and type(t) in _PLAIN for t in tensors)
+    return plain and not torch.is_inference_mode_enabled() and build.library("train") is not None
+
+
+_PLAIN = {Tensor, torch.nn.Parameter}  # others, such as fake ones, have no memory that C could read
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return x / sqrt(mean x^2 + eps) * weight for x [..., n] and weight [n]."""
+    return _NormFunction.apply(x, weight, eps)
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) * up, both [..., n]."""
+    return _GatedFunction.apply(gate, up)
+
+
+def gated_halves(both: Tensor) -> Tensor:
+    """Return silu(first half) * second half, [rows, n] of [rows, 2 n]."""
+    return _HalvesFunction.apply(both)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleave: bool) -> Tensor:
+    """Rotate the pairs of x [1, time, heads, dim] by tables [1, time, 1, dim], as `rope.rotate` does."""
+    return _TurnFunction.apply(x, cos, sin, interleave)
+
+
+def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (log-probability of each target, entropy without gradient), both Float[n], from logits [n, vocab]."""
+    return _SelectFunction.apply(logits, targets)
+
+
+class _NormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        x = x.contiguous()
+        y, scale = torch.empty_like(x), x.new_empty(_rows(x)[0])
+        _call("norm_forward", _Norm(_at(x), _at(weight), None, *_rows(x), eps, _at(y), _at(scale)))
+        ctx.save_for_backward(x, weight, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        grad, down, total = grads[0].contiguous(), torch.empty_like(x), torch.empty_like(weight)
+        parts = x.new_zeros(_library().aftershock_parts(len(scale)), len(weight))
+        given = (_at(x), _at(weight), _at(grad), len(scale), len(weight), 0.0)
+        _call("norm_backward", _Norm(*given, None, _at(scale), _at(down), _at(parts), _at(total)))
+        return down, total, None
+
+
+class _GatedFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        ctx.save_for_backward(gate, up)
+        out = torch.empty_like(gate)
+        _call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        grad, down = grads[0].contiguous(), (torch.empty_like(gate), torch.empty_like(up))
+        size = (*_rows(gate), gate.shape[-1])
+        _call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
+        return down
+
+
+class _HalvesFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        both = both.contiguous()
+        ctx.save_for_backward(both)
+        out = both.new_empty(len(both), both.shape[1] // 2)
+        _call("gated_forward", _Gated(*_halves(both), None, *out.shape, both.shape[1], _at(out)))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (both,) = ctx.saved_tensors
+        grad, down = grads[0].contiguous(), torch.empty_like(both)
+        _call("gated_backward", _Gated(*_halves(both), _at(grad), *grad.shape, both.shape[1], None, *_halves(down)))
+        return down
+
+
+class _TurnFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        ctx.neighbours = neighbours
+        return _turned(x, cos, sin, neighbours, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grads[0], cos, sin, ctx.neighbours, -1.0), None, None, None
+
+
+class _SelectFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits, targets = logits.contiguous(), targets.contiguous()
+        chosen, entropy, log_sum = (logits.new_empty(len(logits)) for _ in range(3))
+        given = (_at(logits), _at(targets), None, *logits.shape)
+        _call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
+        ctx.save_for_backward(logits, targets, log_sum)
+        ctx.mark_non_differentiable(entropy)
+        return chosen, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, targets, log_sum = ctx.saved_tensors
+        up, grad = grads[0].contiguous(), torch.empty_like(logits)
+        given = (_at(logits), _at(targets), _at(up), *logits.shape)
+        _call("select_backward", _Select(*given, None, None, _at(log_sum), _at(grad)))
+        return grad, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool, turn: float) -> Tensor:
+    x = x.contiguous()
+    y, (_, rows, heads, dim) = torch.empty_like(x), x.shape
+    _call("turn", _Turn(_at(x), _at(cos), _at(sin), rows, heads, dim, neighbours, turn, _at(y)))
+    return y
+
+
+def _halves(both: Tensor) -> tuple[int, int]:
+    return _at(both), _at(both) + both.shape[1] // 2 * both.element_size()
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    return x.numel() // max(1, x.shape[-1]), x.shape[-1]
+
+
+def _at(tensor: Tensor) -> int:
+    return tensor.data_ptr()
+
+
+def _call(name: str, job: Structure) -> None:
+    getattr(_library(), f"aftershock_{name}")(ctypes.byref(job), torch.get_num_threads())
+
+
+def _library() -> ctypes.CDLL:
+    library = build.library("train")
+    assert library is not None
+    if library.aftershock_parts.argtypes is None:
+        for name in ("norm_forward", "norm_backward", "gated_forward", "gated_backward", "turn"):
+            getattr(library, f"aftershock_{name}").argtypes = [c_void_p, c_long]
+        library.aftershock_select_forward.argtypes = library.aftershock_select_backward.argtypes = [c_void_p, c_long]
+        library.aftershock_parts.argtypes, library.aftershock_parts.restype = [c_long], c_long
+    return library

@@ -1,0 +1,111 @@
+"""The learner's passes in C against the same in float64, and where they are taken at all."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import VOCAB, theirs
+
+from aftershock.learn.logprobs import _Select, token_logprobs
+from aftershock.models import build, make_exact, rope
+from aftershock.models.base import Segments
+from aftershock.models.config import Rope
+from aftershock.models.native import build as library
+from aftershock.models.native import train
+
+pytestmark = pytest.mark.skipif(library.library("train") is None, reason=f"no C library: {library.why_not('train')}")
+SIZES = {"rows": st.integers(1, 300), "width": st.integers(1, 70), "threads": st.integers(1, 3)}
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def value_and_gradients(function, inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    out = function(*inputs)
+    (out * normal(*out.shape, seed=9).to(out.dtype)).sum().backward()
+    return [out.detach(), *(x.grad for x in inputs)]
+
+
+def agree(native, plain, inputs, threads):
+    torch.set_num_threads(threads)
+    try:
+        found = value_and_gradients(native, inputs)
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(found, value_and_gradients(native, inputs)))  # on one thread
+    for one, other in zip(found, value_and_gradients(plain, [x.double() for x in inputs]), strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=2e-6 * (1 + other.abs().max().item()))
+
+
+@given(**SIZES)
+@settings(max_examples=25, deadline=None)
+def test_norm(rows, width, threads):
+    inputs = normal(1, rows, width, scale=3), normal(width, seed=1)
+    agree(lambda x, w: train.rms_norm(x, w, 1e-6), lambda x, w: F.rms_norm(x, (width,), w, 1e-6), inputs, threads)
+
+
+@given(**SIZES)
+@settings(max_examples=25, deadline=None)
+def test_gated_unit_and_its_halves_side_by_side(rows, width, threads):
+    gate, up = normal(rows, width, scale=4), normal(rows, width, seed=1)
+    agree(train.gated, lambda g, u: F.silu(g) * u, (gate, up), threads)
+    plain = lambda both: F.silu(both[:, :width]) * both[:, width:]  # noqa: E731
+    agree(train.gated_halves, plain, (torch.cat((gate, up), 1),), threads)
+
+
+@given(rows=st.integers(1, 90), heads=st.integers(1, 5), pairs=st.integers(1, 20), interleave=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_rotation(rows, heads, pairs, interleave):
+    table = rope.RotaryTable(Rope(), 2 * pairs, 512, interleave=interleave)
+    cos, sin = (part[None, :rows, None] for part in table.upto(rows, torch.device("cpu")))
+    agree(
+        lambda x: train.rotate(x, cos, sin, interleave=interleave),
+        lambda x: rope.rotate(x, cos.double(), sin.double(), interleave=interleave),
+        (normal(1, rows, heads, 2 * pairs),),
+        2,
+    )
+
+
+@given(
+    rows=st.integers(1, 40), vocab=st.sampled_from([1, 7, 8, 33, 768, 9001]), scale=st.sampled_from([0.1, 5.0, 300.0])
+)
+@settings(max_examples=25, deadline=None)
+def test_log_probability_of_a_target(rows, vocab, scale):
+    logits, targets = normal(rows, vocab, scale=scale), torch.arange(rows) * 7 % vocab
+    agree(lambda x: train.select(x, targets)[0], lambda x: _Select.apply(x, targets)[0], (logits,), 2)
+    entropy = _Select.apply(logits.double(), targets)[1]
+    torch.testing.assert_close(train.select(logits, targets)[1].double(), entropy, rtol=1e-4, atol=1e-5)
+
+
+def gradients(name):
+    model = build(theirs(name).config.to_dict(), seed=0).train()
+    bounds = torch.tensor([0, 9, 9, 30, 41, 44], dtype=torch.int32)
+    tokens = torch.arange(44) * 5 % VOCAB
+    segments = Segments(bounds, 35, torch.tensor([-1, -1, 0, -1, 3]))
+    logprobs, entropy = token_logprobs(model, tokens, segments, segments.before() >= 0)
+    logprobs.sum().backward()
+    return [logprobs, entropy, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "deepseek_v3"])
+def test_a_model_learns_the_same_with_and_without(name, monkeypatch):
+    calls = []
+    monkeypatch.setattr(train, "_call", lambda what, job, call=train._call: calls.append(what) or call(what, job))
+    native = gradients(name)
+    assert {"norm_forward", "norm_backward", "turn", "select_backward", "gated_backward"} <= set(calls)
+    monkeypatch.setenv(library.SWITCH, "0")
+    for one, other in zip(native, gradients(name), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * (1 + other.abs().max().item()))
+
+
+def test_neither_sampling_nor_an_exact_model_takes_them(monkeypatch):
+    monkeypatch.setattr(train, "_call", None)
+    model = build(theirs("qwen2").config.to_dict(), seed=0)
+    with torch.inference_mode():
+        model(torch.arange(5)[None])
+    make_exact(model)
+    segments = Segments(torch.tensor([0, 5], dtype=torch.int32), 5)
+    token_logprobs(model, torch.arange(5), segments, segments.before() >= 0)[0].sum().backward()
