@@ -87,12 +87,40 @@ INLINE void copy_row(const float *x, long n, float by, long width, float *to) {
     for (; i < width; i++) to[i] = 0;
 }
 
+/* Rows become columns. */
+INLINE void turn(vec v[WIDTH]) {
+    EACH(int by = 1; by < WIDTH; by *= 2) {
+        EACH(int i = 0; i < WIDTH; i++) {
+            if (i & by) continue;
+            const vec a = v[i], b = v[i + by];
+#ifdef __clang__
+            for (int l = 0; l < WIDTH; l++) {
+                v[i][l] = l & by ? b[l - by] : a[l];
+                v[i + by][l] = l & by ? b[l] : a[l + by];
+            }
+#else
+            const veci lanes = LANES, other = ((lanes & by) != 0) & (WIDTH - by);
+            v[i] = __builtin_shuffle(a, b, lanes + other);
+            v[i + by] = __builtin_shuffle(a, b, lanes + by + other);
+#endif
+        }
+    }
+}
+
 /* Lay n rows, `stride` apart, out in panels of PANEL rows side by side: to[panel][dim][PANEL]. */
 static void lay_across(const float *x, long stride, long n, long dim, float *to) {
-    for (long first = 0; first < n; first += PANEL, to += PANEL * dim) {
-        const long held = least(n - first, PANEL);
-        for (long o = 0; o < PANEL; o++)
-            for (long d = 0; d < dim; d++) to[d * PANEL + o] = o < held ? x[(first + o) * stride + d] : 0;
+    for (long row = 0; row < n; row += WIDTH) {
+        float *lane = to + row / PANEL * PANEL * dim + row % PANEL;
+        for (long d = 0; d < dim; d += WIDTH) {
+            vec v[WIDTH];
+            EACH(int i = 0; i < WIDTH; i++) {
+                const float *from = x + (row + i) * stride + d;
+                v[i] = row + i >= n ? (vec){0} : dim - d >= WIDTH ? load(from) : load_part(from, dim - d, 0);
+            }
+            turn(v);
+            EACH(int i = 0; i < WIDTH; i++)
+                if (d + i < dim) store(lane + (d + i) * PANEL, v[i]);
+        }
     }
 }
 
@@ -107,17 +135,30 @@ typedef struct {
     long head, shared, dims, vdims; /* dims in whole vectors */
     long tokens, line;              /* tokens of a block, and in a forward floats of a row of scores */
     float *q, *out, *d_q, *scores, *d_scores, *delta;
+    long *row, *token; /* where each row of a block lies in q, and its token's place in the segment */
     Keys keys[2];
 } Desk;
 
-/* e^(x - most) / sum's parts of a row that sees n keys; zeros up to `end`. Returns most, and the sum of parts. */
+INLINE float largest(vec v) {
+    EACH(int by = WIDTH / 2; by > 0; by /= 2) {
+        vec turned;
+#ifdef __clang__
+        for (int i = 0; i < WIDTH; i++) turned[i] = v[i ^ by];
+#else
+        turned = __builtin_shuffle(v, LANES ^ by);
+#endif
+        v = choose(turned > v, turned, v);
+    }
+    return v[0];
+}
+
+/* e^(x - most) of a row that sees n keys, and zeros up to `end`. Returns the most, and the sum. */
 INLINE float softmax_row(float *x, long n, long end, float *sum) {
     const veci last = LANES < (int)((n - 1) % WIDTH + 1);
     const long back = (n - 1) / WIDTH * WIDTH;
     vec most = choose(last, load(x + back), same(-INFINITY)), all;
     for (long i = 0; i < back; i += WIDTH) most = choose(load(x + i) > most, load(x + i), most);
-    float top = most[0];
-    EACH(int lane = 1; lane < WIDTH; lane++) top = most[lane] > top ? most[lane] : top;
+    const float top = largest(most);
     all = choose(last, exp_vec(load(x + back) - top), same(0));
     store(x + back, all);
     for (long i = 0; i < back; i += WIDTH) {
@@ -130,30 +171,38 @@ INLINE float softmax_row(float *x, long n, long end, float *sum) {
     return top;
 }
 
+/* Lay the queries out, times the scale, of the `tokens` tokens from `first` on; returns how many rows they are. */
+static long lay_queries(const Desk *d, const Keys *own, long first, long tokens) {
+    const Attend *a = d->a;
+    long r = 0;
+    for (long token = first; token < first + tokens; token++) {
+        for (long h = d->head * d->shared; h < (d->head + 1) * d->shared; h++, r++) {
+            d->token[r] = token;
+            d->row[r] = (own->start + token) * a->heads + h;
+            copy_row(a->q + d->row[r] * a->dim, a->dim, a->scale, d->dims, d->q + r * d->dims);
+        }
+    }
+    return r;
+}
+
 /* What the rows of `tokens` tokens from `first` on of a segment see of its own keys and of those before it. */
 static void see_block(const Desk *d, const Keys *before, const Keys *own, long first, long tokens) {
     const Attend *a = d->a;
-    const long shared = d->shared, rows = tokens * shared, reach = first + tokens, at = own->start + first;
-    const long head = d->head * shared;
+    const long rows = lay_queries(d, own, first, tokens), reach = first + tokens;
     const Form score = {d->dims, 1, PANEL, PANEL * a->dim, d->line, 0};
     Form mix = {d->line, 1, d->vdims, PANEL, d->vdims, 0};
-    for (long r = 0; r < rows; r++)
-        copy_row(a->q + ((at + r / shared) * a->heads + head + r % shared) * a->dim, a->dim, a->scale, d->dims,
-                 d->q + r * d->dims);
     sum_rows(&score, d->q, rows, before->k_across, before->n, a->dim, d->scores);
     sum_rows(&score, d->q, rows, own->k_across, reach, a->dim, d->scores + before->n);
     for (long r = 0; r < rows; r++) {
-        const long seen = before->n + first + r / shared + 1;
-        float sum, top = softmax_row(d->scores + r * d->line, seen, before->n + reach, &sum);
+        float sum, top = softmax_row(d->scores + r * d->line, before->n + d->token[r] + 1, before->n + reach, &sum);
         d->delta[r] = 1 / sum;
-        a->sums[(at + r / shared) * a->heads + head + r % shared] = top + logf(sum);
+        a->sums[d->row[r]] = top + logf(sum);
     }
     sum_rows(&mix, d->scores, rows, before->v, d->vdims, before->n, d->out);
     mix.adds = 1;
     sum_rows(&mix, d->scores + before->n, rows, own->v, d->vdims, reach, d->out);
     for (long r = 0; r < rows; r++)
-        copy_row(d->out + r * d->vdims, a->vdim, d->delta[r], 0,
-                 a->out + ((at + r / shared) * a->heads + head + r % shared) * a->vdim);
+        copy_row(d->out + r * d->vdims, a->vdim, d->delta[r], 0, a->out + d->row[r] * a->vdim);
 }
 
 static void see(const Desk *d, const Keys *before, Keys *own) {
@@ -189,32 +238,31 @@ INLINE void back_row(float *p, float *d_p, long n, long end, float sum, float de
 
 /* Add what a block of rows and one of n keys from `key` on give to each other. `at` is where the first of the keys
  * lies, counted from the segment's first token: a parent's lie before it. */
-static void back_keys(const Desk *d, const Keys *keys, long key, long n, long at, long start, long first, long tokens) {
+static void back_keys(const Desk *d, const Keys *keys, long key, long n, long at, long rows) {
     const Attend *a = d->a;
-    const long shared = d->shared, rows = tokens * shared, line = whole(n, PANEL) + PANEL;
+    const long line = whole(n, PANEL) + PANEL;
     const Form k_score = {d->dims, 1, PANEL, PANEL * a->dim, line, 0};
     const Form v_score = {d->vdims, 1, PANEL, PANEL * a->vdim, line, 0};
     const Form q_sum = {line, 1, d->dims, PANEL, d->dims, 1};
     const Form k_sum = {1, line, d->dims, PANEL, d->dims, 1}, v_sum = {1, line, d->vdims, PANEL, d->vdims, 1};
     for (long r = 0; r < rows; r += STRIP) {
         const long some = least(STRIP, rows - r);
-        const long reach = least(n, first + (r + some - 1) / shared + 1 - at);
+        const long reach = least(n, d->token[r + some - 1] + 1 - at);
         float *p = d->scores + r * line, *d_p = d->d_scores + r * line;
         if (reach > 0) {
             sum_rows(&k_score, d->q + r * d->dims, some, keys->k_across + key * a->dim, reach, a->dim, p);
             sum_rows(&v_score, d->out + r * d->vdims, some, keys->v_across + key * a->vdim, reach, a->vdim, d_p);
         }
         for (long i = r; i < r + some; i++, p += line, d_p += line) {
-            const long token = first + i / shared, seen = least(n, token + 1 - at);
-            const float sum = a->sums[(start + token) * a->heads + d->head * shared + i % shared];
-            back_row(p, d_p, seen < 0 ? 0 : seen, n, sum, d->delta[i]);
+            const long seen = least(n, d->token[i] + 1 - at);
+            back_row(p, d_p, seen < 0 ? 0 : seen, n, a->sums[d->row[i]], d->delta[i]);
         }
         if (reach > 0)
             sum_rows(&q_sum, d->d_scores + r * line, some, keys->k + key * d->dims, d->dims, reach,
                      d->d_q + r * d->dims);
     }
     for (long j = 0; j < n; j += STRIP) {
-        const long some = least(STRIP, n - j), early = (at + j - first) * shared, from = early > 0 ? early : 0;
+        const long some = least(STRIP, n - j), early = (at + j - d->token[0]) * d->shared, from = early > 0 ? early : 0;
         if (from >= rows) break;
         sum_rows(&k_sum, d->d_scores + from * line + j, some, d->q + from * d->dims, d->dims, rows - from,
                  keys->d_k + (key + j) * d->dims);
@@ -225,22 +273,18 @@ static void back_keys(const Desk *d, const Keys *keys, long key, long n, long at
 
 static void back_block(const Desk *d, const Keys *before, const Keys *own, long first, long tokens) {
     const Attend *a = d->a;
-    const long shared = d->shared, rows = tokens * shared, start = own->start;
+    const long rows = lay_queries(d, own, first, tokens);
     for (long r = 0; r < rows; r++) {
-        const long row = (start + first + r / shared) * a->heads + d->head * shared + r % shared;
-        copy_row(a->q + row * a->dim, a->dim, a->scale, d->dims, d->q + r * d->dims);
-        copy_row(a->d_out + row * a->vdim, a->vdim, 1, d->vdims, d->out + r * d->vdims);
-        d->delta[r] = dot(a->d_out + row * a->vdim, a->out + row * a->vdim, a->vdim);
+        const float *d_out = a->d_out + d->row[r] * a->vdim;
+        copy_row(d_out, a->vdim, 1, d->vdims, d->out + r * d->vdims);
+        d->delta[r] = dot(d_out, a->out + d->row[r] * a->vdim, a->vdim);
     }
     memset(d->d_q, 0, 4 * rows * d->dims);
     for (long k = 0; k < before->n; k += KEYS)
-        back_keys(d, before, k, least(KEYS, before->n - k), k - before->n, start, first, tokens);
-    for (long k = 0; k < first + tokens; k += KEYS)
-        back_keys(d, own, k, least(KEYS, own->n - k), k, start, first, tokens);
-    for (long r = 0; r < rows; r++) {
-        const long row = (start + first + r / shared) * a->heads + d->head * shared + r % shared;
-        copy_row(d->d_q + r * d->dims, a->dim, a->scale, 0, a->d_q + row * a->dim);
-    }
+        back_keys(d, before, k, least(KEYS, before->n - k), k - before->n, rows);
+    for (long k = 0; k < first + tokens; k += KEYS) back_keys(d, own, k, least(KEYS, own->n - k), k, rows);
+    for (long r = 0; r < rows; r++)
+        copy_row(d->d_q + r * d->dims, a->dim, a->scale, 0, a->d_q + d->row[r] * a->dim);
 }
 
 static void back(const Desk *d, const Keys *before, Keys *own) {
@@ -280,6 +324,8 @@ static long lay_desk(Desk *d, float *all) {
     d->q = taken(all, rows * d->dims, &used);
     d->out = taken(all, rows * d->vdims, &used);
     d->delta = taken(all, rows, &used);
+    d->row = (long *)taken(all, 2 * rows, &used);
+    d->token = (long *)taken(all, 2 * rows, &used);
     d->scores = taken(all, rows * d->line, &used);
     d->d_scores = taken(all, back * rows * d->line, &used);
     d->d_q = taken(all, back * rows * d->dims, &used);
