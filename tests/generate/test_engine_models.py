@@ -1,6 +1,8 @@
 """The engine over real architectures: the same completions in any batch, and log-probabilities training agrees with."""
 
+import math
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from toy import toy_tokenizer
 
 from aftershock.generate import Engine, SamplingParams
 from aftershock.models import build
+from aftershock.models.native.build import library, why_not
 
 torch.set_num_threads(1)
 TOKENIZER = toy_tokenizer()
@@ -65,7 +68,32 @@ def test_a_completion_does_not_depend_on_who_shares_its_batch(model):
                 assert ours.logprobs == theirs.logprobs
 
 
+@pytest.mark.skipif(library() is None, reason=f"no native step: {why_not()}")
+@pytest.mark.parametrize(
+    "params",
+    [
+        replace(PARAMS, n=3),
+        replace(PARAMS, temperature=0.7, logit_bias={TOKENIZER.eos: 2.0, 9: -math.inf}, stop=("a", "th")),
+        SamplingParams(n=2, max_tokens=1),
+    ],
+)
+def test_native_steps_in_a_row_draw_what_single_ones_do(model, params, monkeypatch):
+    """The same bits, one step a call or as many as there are, drawn in the step or from its logits, by any threads."""
+    taken, run = [], type(model).run
+    monkeypatch.setattr(type(model), "run", lambda *given: taken.append(given[3]) or run(*given))
+    wanted = Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params)
+    assert max(taken) > 1 or params.max_tokens == 1
+    torch.set_num_threads(3)
+    assert Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params) == wanted
+    torch.set_num_threads(1)
+    monkeypatch.setattr("aftershock.generate.decoder.STEPS", 1)
+    assert Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params) == wanted
+    monkeypatch.setattr(type(model), "run", lambda *given: False)
+    assert Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params) == wanted
+
+
 def test_nor_where_layers_are_large_enough_for_the_other_product(model, monkeypatch):
+    monkeypatch.setenv("AFTERSHOCK_NATIVE", "0")
     monkeypatch.setattr("aftershock.models.layers._LARGE", 4096)
     used, onednn = [], torch.ops.mkldnn._linear_pointwise
     counting = SimpleNamespace(_linear_pointwise=lambda *given: used.append(1) or onednn(*given))

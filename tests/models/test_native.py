@@ -122,6 +122,52 @@ def test_a_row_s_bits_are_its_own(model):
     check()
 
 
+@torch.inference_mode()
+def prefilled(model, prompts, threads=1, rows=None):
+    """Return the cache [row][store] of prompts fed to `rows` in C; None where that is refused."""
+    torch.set_num_threads(threads)
+    cache, rows = model.new_cache(8, 128), rows or range(len(prompts))
+    try:
+        done = model.prefill(prompts, rows, cache)
+    finally:
+        torch.set_num_threads(1)
+    return (
+        [[s[row, : len(p)] for layer in cache.layers for s in layer] for row, p in zip(rows, prompts)] if done else None
+    )
+
+
+@torch.inference_mode()
+def alone(model, prompt):
+    """Return PyTorch's cache [store] of one prompt."""
+    cache = model.new_cache(1, 128)
+    model.hidden(torch.tensor([prompt]), cache=cache, starts=torch.tensor([0]))
+    return [store[0, : len(prompt)] for layer in cache.layers for store in layer]
+
+
+def check_prefill(model):
+    """Prompts of 0 to 100 tokens, over chunks and threads: PyTorch's values, and bits of their own."""
+    prompts = [
+        [(7 * number + at) % 40 for at in range(length)] for number, length in enumerate((100, 1, 0, 17, 63, 31))
+    ]
+    whole = prefilled(model, prompts)
+    for prompt, ours in zip(prompts, whole):
+        for mine, theirs in zip(ours, alone(model, prompt) if prompt else ours):
+            assert (mine - theirs).abs().max() < 2e-5 if prompt else not mine.numel()
+    for other in (prefilled(model, prompts, 3), prefilled(model, prompts[::-1], 1, [7, 0, 3, 5, 1, 2])[::-1]):
+        assert all(torch.equal(one, two) for ours, theirs in zip(whole, other) for one, two in zip(ours, theirs))
+    assert torch.equal(prefilled(model, prompts[3:4])[0][-1], whole[3][-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_are_prefilled_end_to_end(kind):
+    check_prefill(made(kind))
+
+
+def test_a_large_model_s_prompts_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr("aftershock.models.native.step._LARGE", 0)
+    assert prefilled(made("qwen2"), [[1, 2]]) is None
+
+
 def test_many_rows_pass_in_chunks_and_by_threads():
     model = made("qwen3")
     feeds = [(number % 47, number % 40) for number in range(64)] * 4

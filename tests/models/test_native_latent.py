@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models_config import SPARSE
 from test_models_forms import shaken
-from test_native import by_torch, native_build, stepped, steps
+from test_native import by_torch, check_prefill, native_build, stepped, steps
 
 pytestmark = pytest.mark.skipif(native_build.library() is None, reason=f"no native step: {native_build.why_not()}")
 DENSE_MLP = {**SPARSE, "first_k_dense_replace": 2, "vocab_size": 40, "initializer_range": 0.2}
@@ -58,3 +58,8 @@ def test_a_row_s_bits_are_its_own(large, monkeypatch):
         assert (alone - by_torch(model, [(0, 1)] * row + [(feeds * 2)[row]])[0]).abs().max() < 1e-4
 
     check()
+
+
+@pytest.mark.parametrize("change", [{}, {"q_lora_rank": None, "first_k_dense_replace": 1}])
+def test_prompts_are_prefilled_end_to_end(change):
+    check_prefill(made(num_attention_heads=3, **change))

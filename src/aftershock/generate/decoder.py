@@ -1,7 +1,7 @@
 """Continuous batching: prompts are prefilled together, and a finished row's place is taken at once."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,12 @@ from aftershock.generate.stops import StopStrings
 from aftershock.generate.types import FinishReason
 from aftershock.models.base import KVCache, LanguageModel
 from aftershock.models.graphs import bucket
+from aftershock.models.native.draws import Draws, draws
 
 ROWS = 8  # the rows of a decode that isn't native, and
 POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
 PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
+STEPS = 64  # native ones between two looks of Python, at most
 STAGED = 16  # prompts prefilled together, at most
 
 
@@ -79,7 +81,9 @@ class Decoder:
         self.padding = 1 if model.native else ROWS
         self.layout, self.device = layout, model.device
         self.max_tokens = sampler.params.max_tokens
+        self.at_once = STEPS
         self.rows = self._new_rows()
+        self._draws = self._native_draws()
         groups = list(groups)
         held = max((len(group.tokens) for group in groups), default=1) - 1
         room = rounded_up(max(held, 1), POSITIONS)
@@ -95,17 +99,33 @@ class Decoder:
         return self.rows.active == 0
 
     def step(self) -> list[Finished]:
-        """Draw one token for each active row; return what finished, its place already taken."""
-        rows = self.rows
+        """Draw one token for each active row, or natively up to `at_once` until one ends; return what finished.
+
+        Their places are already taken.
+        """
         padded = self._reach(1, self.padding)
-        logits = self.model.decode(self._tensor(rows.last[:padded]), self._tensor(rows.lengths[:padded]), self.cache)
-        drawn = self.sampler(logits, self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded])))
-        rows.record(*(part[: rows.active].cpu().numpy() for part in drawn))
+        most = min(self.at_once, self.cache.room - int(self.rows.lengths[: self.rows.active].max()))
+        if self._draws is None or not self.model.run(self._draws, self.rows.active, most, self.cache):
+            self._draw(padded)
         ended = self._ended()
         finished = [self._finish(row, reason) for row, reason in ended.items()]
         if ended:
             self._fill(ended)
         return finished
+
+    def _draw(self, padded: int) -> None:
+        rows = self.rows
+        logits = self.model.decode(self._tensor(rows.last[:padded]), self._tensor(rows.lengths[:padded]), self.cache)
+        drawn = self.sampler(logits, self._tensor(uniforms(rows.keys[:padded], rows.steps[:padded])))
+        rows.record(*(part[: rows.active].cpu().numpy() for part in drawn))
+
+    def _native_draws(self) -> Draws | None:
+        """Describe native draws, where the sampler's are."""
+        if not self.sampler.native:
+            return None
+        closers = self.stops.closers.copy()
+        closers[self.eos] = True
+        return draws(self.sampler.params.temperature, self.sampler.bias, closers, self.rows.state)
 
     def _new_rows(self) -> Rows:
         return Rows(self.layout.decoded, self.max_tokens)
@@ -166,22 +186,31 @@ class Decoder:
         groups = [self._waiting.popleft() for _ in range(count)]
         slots = np.arange(self.layout.decoded, self.layout.decoded + count)
         self._staged.extend((int(slot), group, deque(group.requests)) for slot, group in zip(slots, groups))
-        longest = rounded_up(max(len(group.tokens) for group in groups) - 1, POSITIONS)
+        self._prefill(groups, slots)
+
+    def _prefill(self, groups: list[Group], slots: np.ndarray) -> None:
+        """Feed all but the last token of each group's prompt to the cache's rows `slots`."""
+        if not self.model.prefill([group.tokens[:-1] for group in groups], slots.tolist(), self.cache):
+            for _ in self._states(groups, slots):
+                pass
+
+    def _states(self, groups: list[Group], slots: np.ndarray) -> Iterator[tuple[int, Tensor]]:
+        """Prefill in parts, right-padded; yield each one's first position and its states [groups, width, hidden]."""
+        count, longest = len(groups), rounded_up(max(len(group.tokens) for group in groups) - 1, POSITIONS)
         tokens = np.zeros((count, longest), dtype=np.int64)
         for row, group in enumerate(groups):
             tokens[row, : len(group.tokens) - 1] = group.tokens[:-1]
         width = rounded_up(PREFILL_TOKENS // count, POSITIONS)
         for start in range(0, longest, width):
-            hidden = self.model.hidden(
-                self._tensor(tokens[:, start : start + width]),
-                cache=self.cache,
-                rows=self._tensor(slots),
-                starts=self._tensor(np.full(count, start)),
+            yield (
+                start,
+                self.model.hidden(
+                    self._tensor(tokens[:, start : start + width]),
+                    cache=self.cache,
+                    rows=self._tensor(slots),
+                    starts=self._tensor(np.full(count, start)),
+                ),
             )
-            self._prefilled(groups, slots, start, hidden)
-
-    def _prefilled(self, groups: list[Group], slots: np.ndarray, start: int, hidden: Tensor) -> None:
-        """Hear of a prefill's states [groups, width, hidden] of positions `start`..; decoding plainly needs none."""
 
     def _admit(self, holes: deque[int]) -> None:
         """Copy staged prompts into the first of `holes`, one for each of their requests, until either runs out."""

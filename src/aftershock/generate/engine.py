@@ -85,6 +85,7 @@ class Engine:
         encoded = self._encode([prompt])
         with _sampling(self.model):
             decoder = self._decoder(encoded, params, None)
+        decoder.at_once = 1
         splitter, sent = StreamSplitter(self.prefilled_think), 0
         while True:
             with _sampling(self.model):

@@ -42,6 +42,15 @@ class Rows:
         self.tokens = np.zeros((count, max_tokens), dtype=np.int32)
         self.logprobs = np.zeros((count, max_tokens), dtype=np.float32)
         self.sampled_logprobs = np.zeros((count, max_tokens), dtype=np.float32)
+        self.state: list[np.ndarray] = [
+            self.keys,
+            self.last,
+            self.lengths,
+            self.steps,
+            self.tokens,
+            self.logprobs,
+            self.sampled_logprobs,
+        ]
         self._index = np.arange(count)
 
     def place(self, row: int, request: Request, prompt: Sequence[int]) -> None:

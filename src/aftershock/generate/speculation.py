@@ -105,7 +105,7 @@ class SpeculativeDecoder(Decoder):
         layout: Layout,
     ) -> None:
         self.causal, self.draft = model, sampler.params.draft
-        self._states: dict[tuple[int, ...], Tensor] = {}
+        self._last_states: dict[tuple[int, ...], Tensor] = {}
         super().__init__(model, groups, sampler, stops, eos, max_rows, layout)
 
     def step(self) -> list[Finished]:
@@ -178,20 +178,21 @@ class SpeculativeDecoder(Decoder):
     def _new_cache(self, rows: int, capacity: int, room: int) -> KVCache:
         return self.causal.new_cache(rows, capacity, room, drafting=True)
 
-    def _prefilled(self, groups: list[Group], slots: np.ndarray, start: int, hidden: Tensor) -> None:
+    def _prefill(self, groups: list[Group], slots: np.ndarray) -> None:
         """Let the module read the prompts too, and keep each one's last state."""
-        count, width = hidden.shape[:2]
-        following = np.zeros((count, width), dtype=np.int64)
-        for row, group in enumerate(groups):
-            next_ones = group.tokens[start + 1 : start + 1 + width]
-            following[row, : len(next_ones)] = next_ones
-            if start <= len(group.tokens) - 2 < start + width:
-                self._states[group.tokens] = hidden[row, len(group.tokens) - 2 - start].clone()
-        starts = self._tensor(np.full(count, start))
-        self.causal.draft_hidden(self._tensor(following), hidden, self.cache, rows=self._tensor(slots), starts=starts)
+        for start, hidden in self._states(groups, slots):
+            count, width = hidden.shape[:2]
+            following = np.zeros((count, width), dtype=np.int64)
+            for row, group in enumerate(groups):
+                next_ones = group.tokens[start + 1 : start + 1 + width]
+                following[row, : len(next_ones)] = next_ones
+                if start <= len(group.tokens) - 2 < start + width:
+                    self._last_states[group.tokens] = hidden[row, len(group.tokens) - 2 - start].clone()
+            starts, rows = self._tensor(np.full(count, start)), self._tensor(slots)
+            self.causal.draft_hidden(self._tensor(following), hidden, self.cache, rows=rows, starts=starts)
 
     def _begin(self, row: int, request: Request, prompt: tuple[int, ...]) -> None:
-        self.rows.begin(row, request, prompt, self._states.get(prompt))
+        self.rows.begin(row, request, prompt, self._last_states.get(prompt))
 
 
 def need_module(model: LanguageModel, draft: int) -> CausalLM:

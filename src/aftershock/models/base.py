@@ -1,10 +1,13 @@
 """What every model of the family offers to training and to sampling."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from aftershock.models.native.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,20 @@ class LanguageModel(nn.Module, ABC):
         They hold `starts` Long[rows] tokens already.
         """
         return self.logits(self.hidden(tokens[:, None], cache=cache, starts=starts)[:, -1]).float()
+
+    def run(self, draws: Draws, rows: int, count: int, cache: KVCache) -> bool:
+        """Take `count` steps of the cache's first `rows` as `draws` says, or fewer, until a row ends, if native here.
+
+        The cache's room must hold them. Otherwise return False, and do nothing: `decode` does it.
+        """
+        return False
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], cache: KVCache) -> bool:
+        """Feed each of `prompts`, none to many tokens, to the cache's empty row of `rows`, if that is native here.
+
+        Otherwise return False, and do nothing: `hidden` does it.
+        """
+        return False
 
     def forward(self, tokens: Tensor, *, segments: Segments | None = None) -> Tensor:
         """Return logits [batch, time, vocab] for tokens Long[batch, time]; `segments` as in `hidden`."""

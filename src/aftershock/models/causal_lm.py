@@ -1,7 +1,9 @@
 """The model itself: one definition of the four architectures, for training and for sampling."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ from aftershock.models.graphs import GraphedSteps, bucket, captures
 from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
-from aftershock.models.native.step import NativeStep, serves
+from aftershock.models.native.draws import Draws
+from aftershock.models.native.step import Fed, NativeStep, serves
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
 from aftershock.models.unset import unset
@@ -202,11 +205,31 @@ class CausalLM(LanguageModel):
         return serves(self)
 
     def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
-        plain = not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
-        if plain or not self._native.ready or not isinstance(cache, LayerCache):
+        if not self._natively(cache):
             return super().decode(tokens, starts, cache)
+        assert isinstance(cache, LayerCache)
         tables = self.rotary.upto(read_length(starts, 1, cache.room), tokens.device)
         return self._native(self, tokens, starts, tables, cache)
+
+    def run(self, draws: Draws, rows: int, count: int, cache: KVCache) -> bool:
+        if not self._natively(cache):
+            return False
+        self._native.run(self, draws, rows, count, self.rotary.upto(cache.room, self.device), cache)
+        return True
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], cache: KVCache) -> bool:
+        if not self._natively(cache):
+            return False
+        assert isinstance(cache, LayerCache)
+        lengths = [len(prompt) for prompt in prompts]
+        tables = self.rotary.upto(read_length(torch.tensor(lengths), 0, cache.room), self.device)
+        tokens = np.concatenate([np.array(prompt, dtype=np.int64) for prompt in prompts])
+        starts, places = np.concatenate([*map(np.arange, lengths)]), np.repeat(rows, lengths)
+        return self._native.prefill(self, Fed(*map(torch.from_numpy, (tokens, starts, places))), tables, cache)
+
+    def _natively(self, cache: KVCache) -> bool:
+        plain = not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
+        return not plain and self._native.ready and isinstance(cache, LayerCache)
 
     def _records(self, length: int) -> bool:
         """Whether a decoding step may be replayed: not where what runs depends on values, as the choice of experts."""

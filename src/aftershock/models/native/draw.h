@@ -1,6 +1,10 @@
-/* A plain draw from logits: one uniform number a row turned into a token, as generate/sampler.py's inverse CDF. */
+/* A plain draw from logits: one uniform number a row turned into a token, as generate/sampler.py's inverse CDF, and
+ * what is drawn written down, as generate/rows.py does. */
 #ifndef AFTERSHOCK_DRAW_H
 #define AFTERSHOCK_DRAW_H
+
+#include <stdint.h>
+#include <stdlib.h>
 
 #include "crew.h"
 #include "gemm.h"
@@ -42,11 +46,15 @@ static inline long chosen(const float *mass, const double *sums, long n, double 
     return token;
 }
 
+/* What `draw_row` works in, to be freed. */
+static inline double *draw_scratch(long vocab) { return malloc(8 * (vocab / SPAN + 1) + 8 * vocab); }
+
 /* One row: its token, and the token's log-probability under the logits x and under (x + bias) / heat; `bias` may be
- * NULL. `work` [2 n] and `sums` are worked in. */
-static inline void draw_row(const float *x, const float *bias, long n, double u, float heat, float *work, double *sums,
+ * NULL. */
+static inline void draw_row(const float *x, const float *bias, long n, double u, float heat, double *scratch,
                             long *token, float *own, float *sampled) {
-    float *mass = work, *moved = work + n;
+    double *sums = scratch;
+    float *mass = (float *)(sums + n / SPAN + 1), *moved = mass + n;
     const float most = largest_of(x, n);
     const double plain = masses(x, n, most, 1.0f, mass, sums);
     const float *shaped = bias ? moved : x;
@@ -56,6 +64,38 @@ static inline void draw_row(const float *x, const float *bias, long n, double u,
     *token = chosen(mass, sums, n, all, u);
     *own = x[*token] - most - (float)log(plain);
     *sampled = (shaped[*token] - top) / heat - (float)log(all);
+}
+
+/* address.py's number in [0, 1) of a key and a position. */
+static inline double uniform(uint64_t key, uint64_t position) {
+    uint64_t z = key + (position + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return ((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+/* How rows are drawn from, and their state: rows.py's. */
+typedef struct {
+    const float *bias;          /* [vocab], or NULL */
+    const unsigned char *closers; /* [vocab]: the tokens after which a row may have ended */
+    float heat;
+    long most;                  /* tokens a row takes */
+    const uint64_t *keys;       /* [rows], and so the next three */
+    long *last, *lengths, *steps;
+    int *tokens;                /* [rows][most], and so the others */
+    float *own, *sampled;
+    volatile long ended, failed; /* whether a row may have, and whether there was no memory */
+} Draws;
+
+/* Draw row r's next token from its logits x [vocab] and write it down. */
+static inline void record(Draws *d, long r, const float *x, long vocab, double *scratch) {
+    const long step = d->steps[r], at = r * d->most + step;
+    long token;
+    draw_row(x, d->bias, vocab, uniform(d->keys[r], step), d->heat, scratch, &token, d->own + at, d->sampled + at);
+    d->tokens[at] = d->last[r] = token;
+    d->lengths[r]++;
+    d->steps[r]++;
+    if (d->closers[token] || d->steps[r] == d->most) d->ended = 1;
 }
 
 #endif

@@ -117,7 +117,8 @@ static inline void latent_row(const Latent *a, const float *q, const float *fres
 
 /* `latent_attention` of at most LATENT_ROWS rows. */
 static inline void latent_rows(const Latent *a, const float *x, long rows, const float *cos, const float *sin,
-                               const long *starts, float *cache, long room, float *y, float *scratch) {
+                               const long *starts, const long *places, float *cache, long room, float *y,
+                               float *scratch) {
     const long hidden = a->kv.ins, dim = a->rank + a->rope, wide = a->plain + a->rope, down = a->q_down.outs;
     const long queries = a->heads * wide, met = a->heads * dim, mixed = a->heads * a->rank, out = a->heads * a->value;
     float *low = scratch, *q = low + rows * down, *absorbed = q + rows * queries, *fresh = absorbed + rows * met;
@@ -128,21 +129,22 @@ static inline void latent_rows(const Latent *a, const float *x, long rows, const
     product(&a->kv, x, rows, hidden, fresh, dim);
     for (long h = 0; h < a->heads; h++) product(a->keys + h, q + h * wide, rows, queries, absorbed + h * dim, met);
     for (long r = 0; r < rows; r++)
-        latent_row(a, q + r * queries, fresh + r * dim, cos, sin, starts[r], cache + r * room * dim, absorbed + r * met,
-                   seen + r * mixed, weights);
+        latent_row(a, q + r * queries, fresh + r * dim, cos, sin, starts[r], cache + places[r] * room * dim,
+                   absorbed + r * met, seen + r * mixed, weights);
     for (long h = 0; h < a->heads; h++)
         product(a->values + h, seen + h * a->rank, rows, mixed, heads + h * a->value, out);
     product(&a->out, heads, rows, out, y, hidden);
 }
 
 /* y [rows][hidden], which may be x: what attention adds for the normed hidden states x [rows][hidden]. Each row's latent
- * and rotated key go to their place of the layer's cache [rows][room][rank + rope]. */
+ * and rotated key go to position starts[row] of row places[row] of the layer's cache [..][room][rank + rope]. */
 static inline void latent_attention(const Latent *a, const float *x, long rows, const float *cos, const float *sin,
-                                    const long *starts, float *cache, long room, float *y, float *scratch) {
-    const long hidden = a->kv.ins, row = room * (a->rank + a->rope);
+                                    const long *starts, const long *places, float *cache, long room, float *y,
+                                    float *scratch) {
+    const long hidden = a->kv.ins;
     for (long r = 0; r < rows; r += LATENT_ROWS) {
         const long some = rows - r < LATENT_ROWS ? rows - r : LATENT_ROWS;
-        latent_rows(a, x + r * hidden, some, cos, sin, starts + r, cache + r * row, room, y + r * hidden, scratch);
+        latent_rows(a, x + r * hidden, some, cos, sin, starts + r, places + r, cache, room, y + r * hidden, scratch);
     }
 }
 

@@ -1,4 +1,4 @@
-/* One token for each of a cache's first rows: a decoder's whole step, and the draw from its logits. */
+/* One token for each of a cache's rows, or several of one: a decoder's whole step, and the draw from its logits. */
 #include <stdlib.h>
 
 #include "crew.h"
@@ -28,11 +28,13 @@ typedef struct {
 
 typedef struct {
     const Model *model;
-    const long *tokens, *starts; /* [rows] */
+    const long *tokens, *starts; /* [rows]; a row is a token, */
+    const long *places;          /* and the cache's row that it goes on; those of one place lie together, ascending */
     long rows, room;
     const float *cos, *sin;      /* [at least the longest row][dim] */
-    float *const *stores;        /* keys and values of each layer, [rows][kv heads][room][dim] */
-    float *logits;               /* [rows][vocab] */
+    float *const *stores;        /* keys and values of each layer, [cache rows][kv heads][room][dim] */
+    float *logits;               /* [rows][vocab]; NULL: keys and values are all that is wanted */
+    Draws *draws;                /* what draws from them, NULL where nothing does */
 } Step;
 
 #define ALONE 16     /* rows, and */
@@ -105,10 +107,12 @@ static void attend(const Worker *me, const Step *step, long layer, long from, lo
     multiply(me, &l->v, s->normed, rows, s->v);
     meet(me);
     share(me, rows, 1, &first, &last);
-    for (long r = first; r < last; r++)
+    for (long r = first; r < last; r++) {
+        const long at = step->places[from + r] * taken;
         grouped_attention(a, s->q + r * l->q.outs, s->k + r * l->k.outs, s->v + r * l->v.outs, step->cos, step->sin,
-                          step->starts[from + r], step->room, step->stores[2 * layer] + (from + r) * taken,
-                          step->stores[2 * layer + 1] + (from + r) * taken, s->weights + me->index * step->room);
+                          step->starts[from + r], step->room, step->stores[2 * layer] + at,
+                          step->stores[2 * layer + 1] + at, s->weights + me->index * step->room);
+    }
     meet(me);
     multiply(me, &l->out, s->q, rows, s->normed);
     meet(me);
@@ -116,8 +120,8 @@ static void attend(const Worker *me, const Step *step, long layer, long from, lo
 
 static void attend_latents(const Step *step, long layer, long from, long rows, Scratch *s) {
     const Latent *a = step->model->layer[layer].latent;
-    latent_attention(a, s->normed, rows, step->cos, step->sin, step->starts + from,
-                     step->stores[layer] + from * step->room * (a->rank + a->rope), step->room, s->normed, s->work);
+    latent_attention(a, s->normed, rows, step->cos, step->sin, step->starts + from, step->places + from,
+                     step->stores[layer], step->room, s->normed, s->work);
 }
 
 static void feed(const Worker *me, const Layer *l, long rows, Scratch *s) {
@@ -130,6 +134,18 @@ static void feed(const Worker *me, const Layer *l, long rows, Scratch *s) {
     meet(me);
     multiply(me, &l->down, s->wide, rows, s->normed);
     meet(me);
+}
+
+/* Draw from this worker's part of the logits of rows from `from` on. */
+static void draw_part(const Worker *me, const Step *step, long from, long rows) {
+    const long vocab = step->model->head.outs;
+    double *scratch = draw_scratch(vocab);
+    long first, last;
+    share(me, rows, 1, &first, &last);
+    if (!scratch) step->draws->failed = 1;
+    for (long r = from + first; scratch && r < from + last; r++)
+        record(step->draws, r, step->logits + r * vocab, vocab, scratch);
+    free(scratch);
 }
 
 /* Rows from `from` on through all layers, with all of `me`'s crew. */
@@ -156,8 +172,9 @@ static void pass(const Worker *me, const Step *step, long from, long rows, Scrat
         add_and_norm(me, s->x, s->normed, i + 1 < m->layers ? l[1].input_norm : m->norm, m, rows, s->normed);
         meet(me);
     }
-    multiply(me, &m->head, s->normed, rows, step->logits + from * m->head.outs);
+    if (step->logits) multiply(me, &m->head, s->normed, rows, step->logits + from * m->head.outs);
     meet(me);
+    if (step->draws) draw_part(me, step, from, rows);
 }
 
 typedef struct {
@@ -166,12 +183,20 @@ typedef struct {
     volatile long failed;
 } Job;
 
+/* Where `row`'s place begins: what one worker writes there, only it reads. */
+static long begun(const Step *step, long row) {
+    while (row > 0 && row < step->rows && step->places[row] == step->places[row - 1]) row--;
+    return row;
+}
+
 /* A small model's worker takes rows of its own through the whole model, and meets nobody. */
 static void step_rows(const Worker *me, Job *job) {
     const Worker alone = {NULL, 0};
     const Step *step = job->step;
     long first, last;
     share(me, step->rows, TILE, &first, &last);
+    first = begun(step, first);
+    last = begun(step, last);
     const long chunk = last - first < CHUNK ? last - first : CHUNK;
     if (first == last) return;
     Scratch s = scratch(step->model, chunk, step->room);
@@ -191,11 +216,8 @@ static void step_work(const Worker *me, void *given) {
 
 enum { DONE, NO_MEMORY, BAD_TOKEN };
 
-/* Feed each row's token and write its logits. */
-int aftershock_step(const Step *step, long threads) {
+static int once(const Step *step, long threads) {
     const Model *m = step->model;
-    for (long r = 0; r < step->rows; r++)
-        if (step->tokens[r] < 0 || step->tokens[r] >= m->head.outs) return BAD_TOKEN;
     Job job = {.step = step};
     if (m->large) {
         job.shared = scratch(m, step->rows, threads * step->room);
@@ -205,7 +227,17 @@ int aftershock_step(const Step *step, long threads) {
     }
     together(step_work, &job, threads);
     free(job.shared.all);
-    return job.failed ? NO_MEMORY : DONE;
+    return job.failed || (step->draws && step->draws->failed) ? NO_MEMORY : DONE;
+}
+
+/* Feed each row's token, and where it is drawn from, the next ones too: `count` in all, or fewer once a row may have
+ * ended. */
+int aftershock_step(const Step *step, long count, long threads) {
+    int code = DONE;
+    for (long r = 0; r < step->rows; r++)
+        if (step->tokens[r] < 0 || step->tokens[r] >= step->model->head.outs) return BAD_TOKEN;
+    for (long n = 0; n < count && code == DONE && !(step->draws && step->draws->ended); n++) code = once(step, threads);
+    return code;
 }
 
 typedef struct {
@@ -223,13 +255,12 @@ static void draw_work(const Worker *me, void *given) {
     Draw *d = given;
     long first, last;
     share(me, d->rows, 1, &first, &last);
-    double *sums = malloc(8 * (d->vocab / SPAN + 1) + 8 * d->vocab);
-    if (!sums) d->failed = 1;
-    float *work = (float *)(sums + d->vocab / SPAN + 1);
-    for (long r = first; sums && r < last; r++)
-        draw_row(d->logits + r * d->vocab, d->bias, d->vocab, d->uniforms[r], d->heat, work, sums, d->tokens + r,
+    double *scratch = draw_scratch(d->vocab);
+    if (!scratch) d->failed = 1;
+    for (long r = first; scratch && r < last; r++)
+        draw_row(d->logits + r * d->vocab, d->bias, d->vocab, d->uniforms[r], d->heat, scratch, d->tokens + r,
                  d->own + r, d->sampled + r);
-    free(sums);
+    free(scratch);
 }
 
 /* Draw one token a row. */

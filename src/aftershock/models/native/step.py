@@ -1,10 +1,10 @@
-"""A model described to C, and its decoding step called: one token for each of a cache's first rows."""
+"""A model described to C, and its steps called: tokens for a cache's rows, one each or many."""
 
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from aftershock.models.config import DeepseekConfig, DenseConfig
 from aftershock.models.layers import GatedMLP, Linear, RMSNorm
 from aftershock.models.moe import Experts, Gate, MixtureOfExperts
 from aftershock.models.native import build, deepseek
+from aftershock.models.native.draws import Draws
 from aftershock.models.native.packed import Packed
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ class _Model(Structure):
 class _Step(Structure):
     _fields_ = [
         ("model", POINTER(_Model)),
-        *((name, c_void_p) for name in ("tokens", "starts")),
+        *((name, c_void_p) for name in ("tokens", "starts", "places")),
         *((name, c_long) for name in ("rows", "room")),
         *((name, c_void_p) for name in ("cos", "sin")),
         ("stores", POINTER(c_void_p)),
         ("logits", c_void_p),
+        ("draws", POINTER(Draws)),
     ]
 
 
@@ -75,6 +77,14 @@ class _Draw(Structure):
         *((name, c_void_p) for name in ("tokens", "own", "sampled")),
         ("failed", c_long),
     ]
+
+
+class Fed(NamedTuple):
+    """`tokens` Long[n], each at a position `starts` Long[n] of a row `places` Long[n] of the cache."""
+
+    tokens: Tensor
+    starts: Tensor
+    places: Tensor
 
 
 class NativeStep:
@@ -110,24 +120,46 @@ class NativeStep:
 
         `tables` are cos and sin up to the longest row. The cache's room must hold one token more.
         """
+        described, fed = (
+            self._described(model),
+            Fed(tokens.contiguous(), starts.contiguous(), torch.arange(len(tokens))),
+        )
+        logits = torch.empty(len(tokens), described.head.outs)
+        step = _step(described, fed, tables, cache)
+        step.logits = logits.data_ptr()
+        _take(step, 1, tokens)
+        return logits
+
+    def run(
+        self, model: "CausalLM", draws: Draws, rows: int, count: int, tables: tuple[Tensor, Tensor], cache: Any
+    ) -> None:
+        """Take up to `count` steps of a cache's first `rows` and draw from each, as `draws` says."""
+        described = self._described(model)
+        last, lengths = (torch.from_numpy(part[:rows]) for part in draws.held[-1][1:3])
+        fed = Fed(last, lengths, torch.arange(rows))
+        logits = torch.empty(rows, described.head.outs)
+        step = _step(described, fed, tables, cache)
+        step.logits, step.draws, draws.ended = logits.data_ptr(), ctypes.pointer(draws), 0
+        _take(step, count, fed.tokens)
+
+    def prefill(self, model: "CausalLM", fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> bool:
+        """Write the keys and values of prompts that lie end to end, each one's positions ascending.
+
+        False, and nothing is done, where PyTorch's products are quicker: a large model's matrices are read in place.
+        """
+        described = self._described(model)
+        if described.head.in_place:
+            return False
+        _take(_step(described, fed, tables, cache), 1, fed.tokens)
+        return True
+
+    def _described(self, model: "CausalLM") -> _Model:
         state = [*map(Tensor.data_ptr, self._weights), *map(_VERSION, self._versioned)]
         if state != self._state:
             self._describe(model)
             self._state = state
-        described = self._model  # held to the end, as another thread's decode may pack anew meanwhile
-        assert described is not None
-        rows, tokens, starts = len(tokens), tokens.contiguous(), starts.contiguous()
-        stores = [store.data_ptr() for layer in cache.layers for store in layer]
-        logits = torch.empty(rows, described.head.outs)
-        step = _Step(
-            ctypes.pointer(described),
-            *(tokens.data_ptr(), starts.data_ptr(), rows, cache.room),
-            *(table.data_ptr() for table in tables),
-            (c_void_p * len(stores))(*stores),
-            logits.data_ptr(),
-        )
-        _check(_library().aftershock_step(ctypes.byref(step), torch.get_num_threads()), tokens, described.head.outs)
-        return logits
+        assert self._model is not None
+        return self._model  # to be held to the end, as another thread's decode may pack anew meanwhile
 
     def _describe(self, model: "CausalLM") -> None:
         self._held = []
@@ -219,11 +251,29 @@ def draw(
     return tokens, own, sampled
 
 
+def _step(model: _Model, fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> _Step:
+    """Describe a step without logits; what it points to is its caller's to hold."""
+    stores = [store.data_ptr() for layer in cache.layers for store in layer]
+    return _Step(
+        ctypes.pointer(model),
+        *map(Tensor.data_ptr, fed),
+        *(len(fed.tokens), cache.room),
+        *(table.data_ptr() for table in tables),
+        (c_void_p * len(stores))(*stores),
+    )
+
+
+def _take(step: _Step, count: int, tokens: Tensor) -> None:
+    code = _library().aftershock_step(ctypes.byref(step), count, torch.get_num_threads())
+    _check(code, tokens, step.model.contents.head.outs)
+
+
 def _library() -> ctypes.CDLL:
     library = build.library()
     assert library is not None
     if library.aftershock_pack.argtypes is None:
-        library.aftershock_step.argtypes = library.aftershock_draw.argtypes = [c_void_p, c_long]
+        library.aftershock_step.argtypes = [c_void_p, c_long, c_long]
+        library.aftershock_draw.argtypes = [c_void_p, c_long]
         library.aftershock_step.restype = library.aftershock_draw.restype = c_int
         library.aftershock_packed_size.argtypes, library.aftershock_packed_size.restype = [c_long, c_long], c_long
         library.aftershock_pack.argtypes = [c_void_p, c_long, c_long, c_void_p]
