@@ -2,10 +2,10 @@
 
     python benchmarks/startup.py [--only chat] [--rounds 7] [--threads 1] [--json] [--out FILE]
 
-Every round starts each command anew, as a user does, and reads its standard output; `help` and `plan` count until they
-end, a chat until the first piece of its answer comes through the pipe after one question was written to it. Rows named
-`: processor` have the processor time of the process and what it started until then. The files are in the page cache
-(the first round isn't counted): what a disk adds at the first start after boot is not measured.
+Every round starts each command anew, as a user does, and reads its standard output; `help` and the plans count until
+they end, a chat until the first piece of its answer comes through the pipe after one question was written to it. Rows
+named `: processor` have the processor time of the process and what it started until then. The files are in the page
+cache (the first round isn't counted): what a disk adds at the first start after boot is not measured.
 
 In the place of theirs stands another's command where there is one (TRL's help; transformers loading the same folder and
 streaming its first token), and else what was wanted (`WANTED`, seconds). `chat small-qwen` finds the native decoding
@@ -38,7 +38,14 @@ streamer.on_finalized_text = lambda text, **_: text and print(text, flush=True)
 model.generate(**asked, streamer=streamer, do_sample=True, min_new_tokens=32, max_new_tokens=64, pad_token_id=1)
 """
 AFTERSHOCK = [sys.executable, "-m", "aftershock"]
-WANTED = {"help": 0.3, "plan": 2.0, "chat small-qwen": 3.0, "chat base": 3.0, "chat small-qwen not compiled": 6.0}
+PLANS = {
+    "plan": ["recipes/nano/r1.toml"],
+    "plan simulated": ["recipes/qwen/zero-math-7b.toml", "--on", "16xH100", "--simulate"],
+    "plan simulated road": ["recipes/qwen/r1-7b.toml", "--on", "64xH100", "--simulate"],
+    "plan bill": ["deepseek-r1"],
+}
+WANTED = {"help": 0.3, "chat small-qwen": 3.0, "chat base": 3.0, "chat small-qwen not compiled": 6.0}
+WANTED |= dict.fromkeys(PLANS, 2.0)
 
 
 def until(command: list[str], first: bool, more: Mapping[str, str]) -> tuple[float, float]:
@@ -87,7 +94,7 @@ def commands(threads: int, empty: Path) -> dict[str, Callable[[], tuple[float, f
     return {
         "help": call([*AFTERSHOCK, "--help"]),
         "help/trl": call([str(Path(sys.executable).with_name("trl")), "--help"]),
-        "plan": call([*AFTERSHOCK, "plan", "recipes/nano/r1.toml"]),
+        **{name: call([*AFTERSHOCK, "plan", *given]) for name, given in PLANS.items()},
         "chat small-qwen": call(chat("small-qwen"), True),
         "chat small-qwen/transformers": call([sys.executable, "-c", STREAMED, str(shipped_base("small-qwen"))], True),
         "chat small-qwen without": call(chat("small-qwen"), True, AFTERSHOCK_NATIVE="0"),

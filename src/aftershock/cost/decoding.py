@@ -110,8 +110,7 @@ def sampling(
     asynchronous engine goes on with later prompts, so that its batch stays full.
     """
     engine, each = Engine(config, cluster, layout, precision), completions / layout.data
-    reading = flops.prefill(config, int(prompt)) * min(prompts, completions) / cluster.count
-    reading /= time.FITTED.linear * time.peak(cluster.chip, precision)
+    reading = _reading(engine, prompt, min(prompts, completions))
     low, likely, high = (
         reading
         + _decoding(engine, each, min(rows, each), prompt, replace(lengths, sigma=sigma), asynchronous) / guessed
@@ -123,6 +122,12 @@ def sampling(
         "a decoding step's waits and share of memory's speed as gpt-fast and DeepEP measured them (cost/decoding.py)",
     )
     return Estimate(min(low, likely) / off, likely, max(likely, high) * off, grounds)
+
+
+def likely(engine: Engine, completions: float, prompt: float, lengths: Lengths, rows: float = inf) -> float:
+    """Return the likely seconds of `sampling` alone, for a search that compares layouts."""
+    each = completions / engine.layout.data
+    return _reading(engine, prompt, completions) + _decoding(engine, each, min(rows, each), prompt, lengths, False)
 
 
 def sampler(
@@ -137,7 +142,7 @@ def sampler(
         config,
         cluster,
         lambda found: layouts.sampling_memory(config, found, completions, held, each=each),
-        lambda found: sampling(config, cluster, found, completions, prompt, lengths, precision=precision).likely,
+        lambda found: likely(Engine(config, cluster, found, precision), completions, prompt, lengths),
         sampling=True,
     )
 
@@ -176,11 +181,17 @@ def rl_step(
     return Estimate(low, likely, high, tuple(dict.fromkeys((*sampled.rests_on, *trained.rests_on, ground))))
 
 
-@layouts.remembered
+@parameters.remembered
 def _forward(config: Config) -> tuple[float, float]:
     """Return the FLOPs of decoding a token, and those for each position that it attends to."""
     linear = flops.forward(config, 0)
     return linear, flops.forward(config, 1, latent=True) - linear
+
+
+def _reading(engine: Engine, prompt: float, prompts: float) -> float:
+    """Return the seconds in which the whole cluster reads so many prompts."""
+    peak = time.FITTED.linear * time.peak(engine.cluster.chip, engine.precision)
+    return flops.prefill(engine.config, int(prompt)) * prompts / engine.cluster.count / peak
 
 
 def _decoding(

@@ -1,16 +1,13 @@
 """How a model is spread over a cluster: what each chip holds, and which of the layouts that fit is quickest."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import wraps
 from math import ceil, inf, prod
-from typing import Any, TypeVar
 
 from aftershock.cost import memory, parameters
 from aftershock.cost.cluster import Cluster
 from aftershock.cost.memory import HALF, Shape
-from aftershock.cost.parameters import Config
+from aftershock.cost.parameters import Config, remembered
 from aftershock.errors import CapacityError
 
 # Bytes a weight in mixed precision: bfloat16 to compute with, a float32 gradient that adds up over micro-batches (V3,
@@ -18,7 +15,6 @@ from aftershock.errors import CapacityError
 WEIGHT, GRADIENT, OPTIMISER = 2.0, 4.0, 12.0
 USABLE = 0.9  # of a chip's memory; the rest is the driver's, the libraries' and what fragments. Assumed
 LONGEST_PIPELINE = 16  # stages that are tried; V3 and Llama 3 405B have 16
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,20 +39,6 @@ class Layout:
         return (
             f"data {self.data}, tensor {self.tensor}, expert {self.expert}, pipeline {self.pipeline}, ZeRO-{self.zero}"
         )
-
-
-def remembered(function: Callable[..., T]) -> Callable[..., T]:
-    """Keep what a function of a config gave, as a search asks again and again; configs are no keys as they are."""
-    kept: dict[tuple[Any, ...], T] = {}
-
-    @wraps(function)
-    def asked(config: Config, *others: Any) -> T:
-        key = (json.dumps(config), *others)
-        if key not in kept:
-            kept[key] = function(config, *others)
-        return kept[key]
-
-    return asked
 
 
 @remembered

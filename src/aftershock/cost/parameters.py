@@ -4,14 +4,43 @@ Names are those of our own models' parameters, in which a mixture's experts are 
 under `mtp`; the tests hold shapes against the models themselves, and sums against what publishers state.
 """
 
+import json
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import Any, TypeVar
 
 Config = Mapping[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 FROZEN = ("lm_head", "gate")  # what LoRA leaves alone where no targets are named, as in learn/lora.py
 _QWEN3_HEAD = 128  # what transformers' Qwen3Config takes where the key is absent
+_TEXTS: dict[int, tuple[Config, str]] = {}
+T = TypeVar("T")
+
+
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """Keep what a function of a config gave, as a search asks again and again; configs are no keys as they are.
+
+    Whoever asks doesn't change the config afterwards.
+    """
+    kept: dict[tuple[Any, ...], T] = {}
+
+    @wraps(function)
+    def asked(config: Config, *others: Any) -> T:
+        key = (_text(config), *others)
+        if key not in kept:
+            kept[key] = function(config, *others)
+        return kept[key]
+
+    return asked
+
+
+def _text(config: Config) -> str:
+    """Return a config as JSON, written once for each object; it stays alive here, so no other gets its id."""
+    found = _TEXTS.get(id(config))
+    if found is None or found[0] is not config:
+        found = _TEXTS[id(config)] = (config, json.dumps(config))
+    return found[1]
 
 
 def shapes(config: Config) -> Shapes:
@@ -63,18 +92,21 @@ def active(config: Config) -> int:
     return used if _is_tied(config) else used - head(config) + int(config["hidden_size"])
 
 
+@remembered
 def multiplied(config: Config) -> int:
     """Return how many weights one token is multiplied with: `active` less norms, biases and the embedding's look-up."""
     matrices = [(name, shape) for name, shape in _chosen(config, prediction=False) if is_matrix(name, shape)]
     return sum(_used(config, name, shape) for name, shape in matrices) + head(config) * _is_tied(config)
 
 
+@remembered
 def matrices(config: Config) -> int:
     """Return the weights of all layers' matrices, every expert among them: what autocast copies."""
     within = _chosen(config, prediction=False)
     return sum(math.prod(s) for n, s in within if is_matrix(n, s) and n != "lm_head.weight")
 
 
+@remembered
 def predicting(config: Config) -> int:
     """Return how many weights a token is multiplied with in all prediction modules, the shared head again in each."""
     modules = [(n, s) for n, s in shapes(config).items() if n.startswith("model.mtp.") and is_matrix(n, s)]

@@ -127,7 +127,7 @@ def parts(config: Config, cluster: Cluster, layout: Layout, job: Training) -> Pa
     )
 
 
-@layouts.remembered
+@parameters.remembered
 def split(config: Config, length: float, recompute: bool = False, prediction: bool = False) -> tuple[float, ...]:
     """Return the FLOPs of training on one token: of layers' products, of routed experts', and of head and attention.
 
@@ -141,7 +141,7 @@ def split(config: Config, length: float, recompute: bool = False, prediction: bo
     return short - head - routed, routed, long - short + head
 
 
-@layouts.remembered
+@parameters.remembered
 def values(config: Config) -> float:
     """Return how many values a token has between all products: norms, residuals, attention's and the MLPs' inner ones.
 
@@ -198,7 +198,7 @@ def _wires(config: Config, cluster: Cluster, layout: Layout) -> float:
     return max(network, link / cluster.chip.link) / WIRE
 
 
-@layouts.remembered
+@parameters.remembered
 def sparse_layers(config: Config) -> int:
     """Return how many layers hold a mixture, prediction modules' apart."""
     return sum(parameters.is_sparse(config, index) for index in range(config["num_hidden_layers"]))

@@ -104,7 +104,8 @@ def _sampler(job: Job, load: Load) -> tuple[Layout, float, str]:
         return layout.sampling_memory(job.config, found, rows, ceil(load.prompt + job.max_tokens))
 
     def seconds(found: Layout) -> float:
-        return _sampled(job, load, found).likely
+        each, lengths = _batch(job, load)
+        return decoding.likely(decoding.Engine(job.config, job.cluster, found), each, load.prompt, lengths, job.rows)
 
     return _found(job, held, seconds, sampling=True)
 
@@ -141,10 +142,15 @@ def sampling(job: Job, load: Load, found: Spread) -> Estimate:
 
 
 def _sampled(job: Job, load: Load, found: Layout) -> Estimate:
-    lengths = Lengths(min(load.written, 0.9 * job.max_tokens), job.max_tokens)
-    each = max(1.0, load.completions / max(1.0, load.batches))
+    each, lengths = _batch(job, load)
     batch = decoding.sampling(job.config, job.cluster, found, each, load.prompt, lengths, rows=job.rows)
     return batch.times(load.completions / each)
+
+
+def _batch(job: Job, load: Load) -> tuple[float, Lengths]:
+    """Return how many completions are sampled at once, and their lengths."""
+    lengths = Lengths(min(load.written, 0.9 * job.max_tokens), job.max_tokens)
+    return max(1.0, load.completions / max(1.0, load.batches)), lengths
 
 
 def _work(job: Job, load: Load, again: bool) -> time.Training:

@@ -61,45 +61,55 @@ class _Run:
         version = len(self.steps)
         allowed = self.setup.allowed(version)
         self.samplers.fill(allowed - self.samplers.begun, version, self.now)
-        batch, ready = self._batch(self.samplers.foresee(allowed - self.samplers.begun, version))
+        self.rows = self.judged.and_then(self._judge(self.samplers.foresee(allowed - self.samplers.begun, version)))
+        batch, ready = self._batch()
         begin = max(ready, self.free)
-        tokens = float(batch.tokens.sum()) + len(batch) * self.setup.prompt
+        tokens = float(self.rows.tokens[batch].sum()) + batch.size * self.setup.prompt
         end = begin + self.setup.rates.step_fixed + tokens / self.train
         if self.failure < end:
             self._fail()
         else:
             self._advance(end)
-            self._learn(batch, begin, tokens)
+            self._learn(self.rows.order[batch], self.rows.version[batch], begin, tokens)
 
-    def _learn(self, batch: Rows, begin: float, tokens: float) -> None:
+    def _learn(self, orders: np.ndarray, versions: np.ndarray, begin: float, tokens: float) -> None:
         self.learning += self.now - begin
-        self.judged = self.judged.take(~np.isin(self.judged.order, batch.order, assume_unique=True))
-        self.steps.append(Step(self.now, tokens, np.bincount(len(self.steps) - batch.version)))
+        self.judged = self.judged.take(~np.isin(self.judged.order, orders, assume_unique=True))
+        self.steps.append(Step(self.now, tokens, np.bincount(len(self.steps) - versions)))
         seconds = self.setup.transfer_seconds
         self.samplers.pause(seconds)
         self.free = self.now + seconds
         if len(self.steps) % self.setup.checkpoint_every == 0:
             self.saved, self.saved_at, self.in_vain = len(self.steps), self.now, 0
 
-    def _batch(self, foreseen: Rows) -> tuple[Rows, float]:
-        """The groups that the next step learns from, and when the last of them is judged."""
-        rows = self.judged.and_then(self._judge(foreseen.take(np.argsort(foreseen.stop, kind="stable"))))
-        rows = rows.take(np.argsort(rows.order, kind="stable"))
-        times = rows.stop.reshape(-1, self.setup.group).max(1)
-        wanted = self.setup.batch // self.setup.group
+    def _batch(self) -> tuple[np.ndarray, float]:
+        """Return the places in `rows` of the groups that the next step learns from, and when all of them are judged.
+
+        Groups are begun and learned from whole, so a row's order says its group.
+        """
+        group, order = self.setup.group, self.rows.order
+        first = int(order.min()) // group * group
+        place = np.full((int(order.max()) // group + 1) * group - first, -1)
+        place[order - first] = np.arange(order.size)
+        places = place.reshape(-1, group)
+        places = places[places[:, 0] >= 0]
+        times = self.rows.stop[places].max(1)
+        wanted = self.setup.batch // group
         chosen = np.arange(wanted) if self.setup.in_order else np.argsort(times, kind="stable")[:wanted]
-        places = chosen[:, None] * self.setup.group + np.arange(self.setup.group)
-        return rows.take(places.ravel()), float(times[chosen].max())
+        return places[chosen].ravel(), float(times[chosen].max())
 
     def _judge(self, rows: Rows) -> Rows:
-        seconds = self.setup.rates.judge
-        rows.stop = served(rows.stop, self.judges, seconds) if seconds else rows.stop
+        """Return the rows in the order in which they are judged, with the second of that; as they are if it is none."""
+        if not self.setup.rates.judge:
+            return rows
+        rows = rows.take(np.argsort(rows.stop, kind="stable"))
+        rows.stop = served(rows.stop, self.judges, self.setup.rates.judge)
         return rows
 
     def _advance(self, now: float) -> None:
-        ended = self.samplers.advance(now)
-        ended = self._judge(ended.take(np.argsort(ended.stop, kind="stable")))
-        self.judges = np.concatenate([self.judges, ended.stop])[-self.judges.size :]
+        ended = self._judge(self.samplers.advance(now))
+        if self.setup.rates.judge:
+            self.judges = np.concatenate([self.judges, ended.stop])[-self.judges.size :]
         self.judged = self.judged.and_then(ended)
         self.now = now
 

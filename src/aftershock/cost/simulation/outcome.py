@@ -17,14 +17,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run of so many steps; `idle` is the share of time without work, by kind of chip."""
+    """A run of so many steps; `idle` is the share of time without work, by kind of chip.
+
+    `failures` are whole where they were played, and an average where a run is foretold from its first part.
+    """
 
     steps: tuple[Step, ...]
     chips: int
     usd: float
     idle: dict[str, float]
     lost_chip_hours: float
-    failures: int
+    failures: float
 
     @property
     def hours(self) -> float:
@@ -71,5 +74,5 @@ def describe(outcome: Outcome) -> list[str]:
         f"a step takes {outcome.step_seconds:,.1f} seconds (median); {outcome.tokens_per_second:,.1f} tokens/s/chip",
         f"without work: {idle} of the time",
         f"staleness: {mean:.1f} updates on average, {stale.size - 1} at most",
-        f"{outcome.failures} failures cost {outcome.lost_chip_hours:,.1f} chip-hours",
+        f"{outcome.failures:.3g} failures cost {outcome.lost_chip_hours:,.1f} chip-hours",
     ]

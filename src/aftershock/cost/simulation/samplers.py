@@ -6,6 +6,7 @@ When none waits rows only leave, and an engine's time is a sum over its rows in 
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -61,6 +62,12 @@ def _decoded(at: float, left: np.ndarray, ends: np.ndarray, base: np.ndarray, se
     return made + np.maximum(at - since, 0) / step
 
 
+@cache
+def _key(seed: int, slot: int) -> int:
+    """Return the key of a slot's lengths, which setups that are compared share."""
+    return key(seed, "length", slot)
+
+
 class Samplers:
     """Engines by slots: `left` float64[engines, slots] tokens to go, `base` float64[engines] seconds from which on."""
 
@@ -74,9 +81,10 @@ class Samplers:
         alike = np.interp(rows, counts, seconds) + prefill * rows
         self.seconds = slow[:, None] * alike  # of a step, by engine and rows
         self.left, self.base, self.busy = np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0])
-        self.keys = np.array([key(setup.seed, "length", slot) for slot in range(self.left.size)], np.uint64)
+        self.keys = np.array([_key(setup.seed, slot) for slot in range(self.left.size)], np.uint64)
         self.nth = np.zeros(self.left.size, int)  # how many lengths each slot has drawn
         self.by_turns = np.arange(self.left.size).reshape(shape).T.ravel()  # one slot of each engine, then the next
+        self.turn_of = self.by_turns.argsort()
         self.flying, self.begun = NONE, 0
 
     def fill(self, waiting: int, version: int, now: float) -> None:
@@ -125,7 +133,7 @@ class Samplers:
                 ends[slot] += tokens * each[slot]
                 count += slot.size
         slot, tokens, start = map(np.concatenate, zip(*found))
-        first = np.lexsort((self.by_turns.argsort()[slot], start))[:waiting]  # ties: to an engine each
+        first = np.lexsort((self.turn_of[slot], start))[:waiting]  # ties: to an engine each
         rows = self._begin(slot[first], version, tokens[first], start[first])
         rows.stop = rows.start + rows.tokens * each[rows.slot]
         return rows

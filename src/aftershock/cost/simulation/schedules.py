@@ -8,7 +8,7 @@ from aftershock.cost.cluster import Cluster
 from aftershock.cost.layout import Layout
 from aftershock.cost.lengths import Lengths
 from aftershock.cost.parameters import Config
-from aftershock.cost.simulation.learner import simulate
+from aftershock.cost.simulation.longer import longer, once
 from aftershock.cost.simulation.outcome import Outcome
 from aftershock.cost.simulation.rates import rates
 from aftershock.cost.simulation.setup import Setup
@@ -30,16 +30,17 @@ def schedules(
     """Return what a job comes to under each schedule that the cluster has room for, at the quickest split of it.
 
     Layouts are those of cost/time.py and cost/decoding.py; every second takes as much longer as published RL steps do
-    over the roofline (cost/decoding.py's LOOP). CapacityError where not even taking turns fits.
+    over the roofline (cost/decoding.py's LOOP). Long runs are foretold from their first part (longer.py).
+    CapacityError where not even taking turns fits.
     """
     shared = {"batch": batch, "group": group, "prompt": prompt, "steps": steps}
-    made = {"in turn": simulate(_setup(config, cluster, lengths, 0, shared))}
+    made = {"in turn": longer(_setup(config, cluster, lengths, 0, shared))}
     splits = [chips for share in SHARES if 0 < (chips := round(cluster.count * share)) < cluster.count]
     for name, options in list(KINDS.items())[1:]:
         found = [_tried(config, cluster, lengths, learners, shared | options) for learners in dict.fromkeys(splits)]
         best = min(found, key=lambda pair: pair[0], default=(inf, None))[1]
         if best is not None:
-            made[name] = simulate(best)
+            made[name] = longer(best)
     return made
 
 
@@ -51,7 +52,7 @@ def _tried(
         setup = _setup(config, cluster, lengths, learners, options)
     except CapacityError:
         return inf, None
-    steps = simulate(replace(setup, steps=TRIED, mtbf_hours=inf)).steps
+    steps = once(replace(setup, steps=TRIED, mtbf_hours=inf)).steps
     return float(steps[-1].end - steps[TRIED // 2].end), setup  # later ones: the first fill the pipe
 
 
