@@ -69,9 +69,7 @@ def test_rotation(rows, heads, pairs, interleave):
     )
 
 
-@given(
-    rows=st.integers(1, 40), vocab=st.sampled_from([1, 7, 8, 33, 768, 9001]), scale=st.sampled_from([0.1, 5.0, 300.0])
-)
+@given(rows=st.integers(1, 40), vocab=st.sampled_from([1, 7, 8, 33, 768, 9001]), scale=st.sampled_from([0.1, 3, 30]))
 @settings(max_examples=25, deadline=None)
 def test_log_probability_of_a_target(rows, vocab, scale):
     logits, targets = normal(rows, vocab, scale=scale), torch.arange(rows) * 7 % vocab

@@ -36,7 +36,7 @@ class Shape:
 
     Attention pads sequences to blocks: `places` of them in all, `squares` pairs of positions where scores are held as
     a matrix, `fused` places where a fused kernel holds none. `native`: the learner's passes over rows are those in C
-    (models/native), which keep what they read and nothing else; in float32, the gated unit's too.
+    (models/native), which keep what they read and little else; in float32, attention too, which pads nothing.
     """
 
     tokens: float
@@ -258,7 +258,10 @@ def _layer(config: Config, index: int, shape: Shape, half: int, frozen: bool) ->
 
 
 def _attention(config: Config, shape: Shape, half: int) -> float:
-    """Return what attention keeps: queries, keys and values padded to blocks, shared heads repeated; and scores."""
+    """Return what attention keeps: queries, keys and values padded to blocks, shared heads repeated; and scores.
+
+    In C queries, keys and values as they are, the output, and a sum for each query.
+    """
     heads = config["num_attention_heads"]
     inner = _normed(shape, False) if half == FULL else 2  # norms within attention read bfloat16
     if parameters.is_latent(config):
@@ -270,6 +273,9 @@ def _attention(config: Config, shape: Shape, half: int) -> float:
         query = value = parameters.head_dim(config)
         normed = (heads + parameters.kv_heads(config)) * query if config["model_type"] == "qwen3" else 0
         beside = normed * inner * FULL
+    if shape.native and half == FULL:
+        keys = heads if parameters.is_latent(config) else parameters.kv_heads(config)
+        return shape.tokens * (beside + ((heads + keys) * (query + value) + heads) * FULL)
     padded = heads * (2 * query + value) * half + 3 * heads * INDEX
     scores = heads * (FULL if half == FULL else FULL + HALF)
     fused = heads * (2 * query - value) * half + heads * FULL  # values padded to keys, outputs, and sums of rows

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from aftershock.models.config import DeepseekConfig, DenseConfig
-from aftershock.models.layers import Context, Linear, RMSNorm, cached_attention, causal_attention
+from aftershock.models.layers import Context, Linear, RMSNorm, cached_attention
 from aftershock.models.rope import mscale
 
 Store = tuple[Tensor, ...] | None  # a layer's part of a cache
@@ -47,7 +47,7 @@ class GroupedAttention(nn.Module):
         if slots is not None and store is not None and slots.bias is not None:
             keys, values = slots.read(store[0]).to(q.dtype), slots.read(store[1]).to(q.dtype)
             return cached_attention(q, keys, values, self.scale, slots.bias)
-        return causal_attention(q, k, v, self.scale, context.packing)
+        return context.attend(q, k, v, self.scale)
 
 
 class LatentAttention(nn.Module):
@@ -110,7 +110,7 @@ class LatentAttention(nn.Module):
         k_plain, v = unfolded.split((c.qk_nope_head_dim, c.v_head_dim), -1)
         q = torch.cat((q_plain, q_rope), -1)
         k = torch.cat((k_plain, k_rope.expand(-1, -1, c.num_attention_heads, -1).to(k_plain.dtype)), -1)
-        return causal_attention(q, k, v, self.scale, context.packing).flatten(2)
+        return context.attend(q, k, v, self.scale).flatten(2)
 
     def _absorbed(self, q_plain: Tensor, q_rope: Tensor, seen: Tensor, bias: Tensor) -> Tensor:
         """Attend among latents: q W_k against `seen` [batch, length, rank + rope], then W_v on the mixed latent."""

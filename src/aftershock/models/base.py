@@ -33,6 +33,14 @@ class Segments:
         own = self.bounds.long().diff()
         return own if self.parents is None else own + own[self.parents].where(self.parents >= 0, 0)
 
+    def positions(self) -> Tensor:
+        """Return Long[total]: how many tokens of its sequence lie before each one, its parent's among them."""
+        bounds = self.bounds.long()
+        own = bounds.diff()
+        shift = bounds[:-1] - (self.lengths() - own)
+        total = int(bounds[-1])
+        return torch.arange(total, device=bounds.device) - shift.repeat_interleave(own, output_size=total)
+
     def before(self) -> Tensor:
         """Return Long[total]: where the token before each one lies; for the first token of all, -1."""
         places = torch.arange(int(self.bounds[-1]), device=self.bounds.device) - 1

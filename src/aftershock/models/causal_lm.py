@@ -16,8 +16,10 @@ from aftershock.models.graphs import GraphedSteps, bucket, captures
 from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
+from aftershock.models.native.attend import Spans
 from aftershock.models.native.draws import Draws
 from aftershock.models.native.step import Fed, NativeStep, serves
+from aftershock.models.native.train import serves as serves_learner
 from aftershock.models.recorded import Layers, Recorder
 from aftershock.models.rope import RotaryTable
 from aftershock.models.unset import unset
@@ -204,6 +206,11 @@ class CausalLM(LanguageModel):
     def native(self) -> bool:
         return serves(self)
 
+    @property
+    def learns_natively(self) -> bool:
+        """Whether a packed forward's passes are in C: in float32 on a CPU with a compiler, unless it is exact."""
+        return serves_learner(self.model.norm.weight) and not self.exact and not torch.is_autocast_enabled("cpu")
+
     def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
         if not self._natively(cache):
             return super().decode(tokens, starts, cache)
@@ -248,10 +255,11 @@ class CausalLM(LanguageModel):
             return Context(cos[None, :time, None], sin[None, :time, None])
         if batch != 1:
             raise ValueError(f"packed tokens want a batch of 1, got {batch}")
-        packing = Packing.of(segments, time)
-        cos, sin = self.rotary.upto(segments.longest, tokens.device)
-        cos, sin = cos[packing.positions], sin[packing.positions]
-        return Context(cos[None, :, None], sin[None, :, None], packing=packing, exact=self.exact)
+        positions = segments.positions()
+        cos, sin = (table[positions][None, :, None] for table in self.rotary.upto(segments.longest, tokens.device))
+        if self.learns_natively:
+            return Context(cos, sin, spans=Spans.of(segments))
+        return Context(cos, sin, packing=Packing.of(segments, time))
 
     def logits(self, hidden: Tensor) -> Tensor:
         weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight

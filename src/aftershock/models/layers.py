@@ -10,6 +10,7 @@ from aftershock.errors import CapacityError
 from aftershock.models import rope
 from aftershock.models.base import Segments
 from aftershock.models.native import train as native
+from aftershock.models.native.attend import Spans, attend
 
 _BLOCKS = 2  # padded blocks that packed segments are sorted into, for each doubling of their length
 _SHORT = 384  # up to this length, on a CPU, plain matrix products beat the fused kernel (fivefold in bfloat16)
@@ -116,8 +117,7 @@ class Packing:
             shapes.append((len(chosen), longest))
             filled += len(chosen) * longest
         owner = torch.arange(len(own), device=bounds.device).repeat_interleave(own, output_size=total)
-        positions = torch.arange(total, device=bounds.device) - bounds[owner] + shared[owner]
-        return cls(shapes, pad, firsts[owner], spans[owner], positions)
+        return cls(shapes, pad, firsts[owner], spans[owner], segments.positions())
 
     def spread(self, x: Tensor, heads: int) -> list[Tensor]:
         """[1, total, kv heads, dim] -> one [segments, heads, longest, dim] a block; shared heads are repeated."""
@@ -192,14 +192,19 @@ class Context:
     cos: Tensor
     sin: Tensor
     packing: Packing | None = None
+    spans: Spans | None = None  # in place of `packing` where a learner's passes are native
     slots: Slots | None = None
-    exact: bool = False
 
     def rotate(self, x: Tensor, *, interleave: bool) -> Tensor:
         """Rotate the pairs of x [batch, time, heads, dim] by the tables, neighbours or half a head apart."""
-        alone = self.packing is not None and not self.exact  # one row, as a learner has it
-        rotate = native.rotate if alone and native.serves(x, self.cos, self.sin) else rope.rotate
+        rotate = rope.rotate if self.spans is None else native.rotate
         return rotate(x, self.cos, self.sin, interleave=interleave)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Return what q, k, v [batch, time, heads, dim] see of each other, as `causal_attention` does."""
+        if self.spans is not None:
+            return attend(q, k, v, scale, self.spans)
+        return causal_attention(q, k, v, scale, self.packing)
 
 
 def read_length(starts: Tensor, time: int, room: int) -> int:
