@@ -79,9 +79,15 @@ def test_the_latent_cache_is_one_tensor_a_layer_and_its_size_is_said_beforehand(
         assert some.cache_bytes(3, 20) == some.new_cache(3, 20).bytes
 
 
+@pytest.fixture(params=["0", "1"])
+def moved_by(request, monkeypatch):
+    """Rows of a cache move by PyTorch or in C."""
+    monkeypatch.setenv("AFTERSHOCK_NATIVE", request.param)
+
+
 @pytest.mark.parametrize("config", [VARIED, {**DENSE, "num_key_value_heads": 2, "initializer_range": 0.3}])
 @torch.no_grad()
-def test_rows_may_be_named_or_left_out_and_copied(config):
+def test_rows_may_be_named_or_left_out_and_copied(config, moved_by):
     model = shaken(config)
     batch = torch.randint(0, 10, (2, 8), generator=torch.Generator().manual_seed(0))
     start = torch.zeros(2, dtype=torch.long)
@@ -91,7 +97,11 @@ def test_rows_may_be_named_or_left_out_and_copied(config):
     model.hidden(batch[swap, :5], cache=named, rows=swap, starts=start)
     for one, other in zip(plain.layers, named.layers):
         assert all((a - b).abs().max() < 1e-6 for a, b in zip(one, other))
+    before = [store.clone() for layer in plain.layers for store in layer]
     plain.copy_rows(torch.tensor([1, 1]), torch.tensor([2, 3]), 5)
+    for old, new in zip(before, [store for layer in plain.layers for store in layer]):
+        assert torch.equal(new[2:, :5], old[[1, 1], :5])
+        assert torch.equal(new[:2], old[:2])
     rows, at = torch.tensor([3, 0, 2]), torch.tensor([5, 5, 5])
     copied = model.hidden(batch[[1, 0, 1], 5:6], cache=plain, rows=rows, starts=at)
     full = model.hidden(batch)
@@ -112,7 +122,7 @@ def test_padding_written_past_a_row_is_harmless():
 
 @pytest.mark.parametrize("config", [VARIED, {**DENSE, "num_key_value_heads": 2, "initializer_range": 0.3}])
 @torch.no_grad()
-def test_a_cache_laid_out_for_more_holds_what_it_held_and_zeros(config, monkeypatch):
+def test_a_cache_laid_out_for_more_holds_what_it_held_and_zeros(config, monkeypatch, moved_by):
     monkeypatch.setattr("aftershock.models.causal_lm._MOVED", 2)
     model = shaken(config)
     batch = torch.randint(0, 10, (5, 7), generator=torch.Generator().manual_seed(0))

@@ -63,7 +63,7 @@ class KVCache(ABC):
 
     @abstractmethod
     def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
-        """Copy the first `length` positions of rows `source` Long[n] into rows `target` Long[n]."""
+        """Copy the first `length` positions of rows `source` Long[n] to rows `target` Long[n], no source among them."""
 
     @abstractmethod
     def widen(self, room: int, rows: int) -> None:

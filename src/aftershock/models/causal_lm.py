@@ -18,6 +18,7 @@ from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached
 from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.native.attend import Spans
 from aftershock.models.native.draws import Draws
+from aftershock.models.native.moves import Moves
 from aftershock.models.native.step import Fed, NativeStep, serves
 from aftershock.models.native.train import serves as serves_learner
 from aftershock.models.recorded import Layers, Recorder
@@ -38,12 +39,12 @@ class LayerCache(KVCache):
         self, shapes: list[tuple[int, ...]], layers: int, rows: int, capacity: int, room: int, like: Tensor
     ) -> None:
         self.rows, self.capacity, self.room, self._shapes = rows, capacity, room, shapes
-        self._held = [[like.new_empty(rows * capacity * math.prod(shape)) for shape in shapes] for _ in range(layers)]
+        sizes = [rows * capacity * math.prod(shape) for shape in shapes] * layers
+        held = _zeros(sum(sizes), like).split(sizes)
+        self._held = [list(held[at : at + len(shapes)]) for at in range(0, len(held), len(shapes))]
+        self._moves = Moves.of(list(held), shapes)
         self.layers = self._laid_out()
         self.graphs = GraphedSteps()
-        for store in self._stores():
-            # Zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
-            store.zero_()
 
     def _laid_out(self) -> list[tuple[Tensor, ...]]:
         return [tuple(map(self._view, held, self._shapes)) for held in self._held]
@@ -57,6 +58,9 @@ class LayerCache(KVCache):
         before, stores = self.room, self._stores()
         self.rows, self.room = rows, bucket(room, self.capacity) if stores[0].is_cuda else room
         self.layers = self._laid_out()
+        if self._moves is not None:
+            self._moves.widen(rows, before, self.room)
+            return
         for old, new in zip(stores, self._stores()):
             for start in range(0, rows, _MOVED)[::-1]:  # from the end, as every row moves back
                 part = slice(start, min(start + _MOVED, rows))
@@ -65,6 +69,9 @@ class LayerCache(KVCache):
                 new[part, before:] = 0
 
     def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
+        if self._moves is not None:
+            self._moves.copy(source, target, length, self.room)
+            return
         for store in self._stores():
             store[target, :length] = store[source, :length]
 
@@ -74,6 +81,16 @@ class LayerCache(KVCache):
 
     def _stores(self) -> list[Tensor]:
         return [store for layer in self.layers for store in layer]
+
+
+def _zeros(count: int, like: Tensor) -> Tensor:
+    """Return zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
+
+    On a CPU they are numpy's, which the system clears only where they are touched, and lays out in huge pages.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(count)
+    return torch.from_numpy(np.zeros(count * like.itemsize, dtype=np.uint8)).view(like.dtype)
 
 
 class Block(nn.Module):

@@ -11,22 +11,23 @@
 
 #define SPAN 64 /* tokens whose mass is summed at once */
 
-/* to[i] = e^((x[i] - most) / heat), and sums[i / SPAN] their sums in double; returns the sum of all. */
+/* to[i] = e^((x[i] - most) / heat), and sums[i / SPAN] their sums; returns the sum of all, in double, so that a large
+ * vocabulary loses no tail. */
 static inline double masses(const float *x, long n, float most, float heat, float *to, double *sums) {
     double all = 0;
     for (long first = 0; first < n; first += SPAN) {
         const long last = first + SPAN < n ? first + SPAN : n;
-        double sum[WIDTH] = {0};
+        vec sum = {0};
         long i = first;
         for (; i + WIDTH <= last; i += WIDTH) {
             const vec e = exp_vec((load(x + i) - most) / heat);
             store(to + i, e);
-            for (int lane = 0; lane < WIDTH; lane++) sum[lane] += e[lane];
+            sum += e;
         }
-        for (; i < last; i++) sum[0] += to[i] = exp_one((x[i] - most) / heat);
-        for (int lane = 1; lane < WIDTH; lane++) sum[0] += sum[lane];
-        sums[first / SPAN] = sum[0];
-        all += sum[0];
+        double span = total(sum);
+        for (; i < last; i++) span += to[i] = exp_one((x[i] - most) / heat);
+        sums[first / SPAN] = span;
+        all += span;
     }
     return all;
 }

@@ -52,39 +52,73 @@ INLINE oct totals(oct v[OCT]) {
     return v[0];
 }
 
-/* scores[t] = q . keys[t] for `count` positions from keys on, at most OCT (a constant where it is inlined). */
-INLINE void score(const float *q, const float *keys, long dim, const long count, float *scores) {
+/* to[h][t] = scale * q[h] . seen[t] for `heads` heads and `steps` positions, together at most OCT, which are constants
+ * where it is inlined. */
+INLINE void match(const float *q, const int heads, const float *seen, const int steps, long dim, float scale, float *to,
+                  long length) {
     oct sum[OCT] = {0};
-    for (long d = 0; d < dim; d += OCT) {
-        const oct part = load_oct(q + d);
-        EACH(int t = 0; t < count; t++) sum[t] += part * load_oct(keys + t * dim + d);
-    }
-    const oct all = totals(sum);
-    if (count == OCT)
-        store_oct(scores, all);
-    else
-        for (long t = 0; t < count; t++) scores[t] = all[t];
+    long k = 0;
+    for (; k + OCT <= dim; k += OCT)
+        EACH(int t = 0; t < steps; t++) EACH(int h = 0; h < heads; h++)
+            sum[h * steps + t] += load_oct(seen + t * dim + k) * load_oct(q + h * dim + k);
+    const oct all = totals(sum) * scale;
+    EACH(int h = 0; h < heads; h++) memcpy(to + h * length, (const float *)&all + h * steps, 4 * steps);
+    for (; k < dim; k++)
+        for (int t = 0; t < steps; t++)
+            for (int h = 0; h < heads; h++) to[h * length + t] += seen[t * dim + k] * q[h * dim + k] * scale;
 }
 
-/* out[d] = sum over t, ascending, of weights[t] values[t][d], for `octs` octs of d (a constant where it is inlined). */
-INLINE void mixed(const float *weights, const float *values, long dim, long length, const long octs, float *out) {
+/* `match` at all positions; the last ones are matched again where they don't fill a step. */
+INLINE void match_all(const float *q, const int heads, const float *seen, long length, long dim, float scale,
+                      float *to) {
+    const int steps = OCT / heads;
+    if (length < steps)
+        for (long t = 0; t < length; t++) match(q, heads, seen + t * dim, 1, dim, scale, to + t, length);
+    else
+        for (long t = 0; t < length; t += steps) {
+            const long from = t + steps <= length ? t : length - steps;
+            match(q, heads, seen + from * dim, steps, dim, scale, to + from, length);
+        }
+}
+
+/* to[h][i] = sum over t, ascending, of weights[h][t] seen[t][i] for `heads` heads and `octs` octs of i, together at
+ * most 8, which are constants where it is inlined. */
+INLINE void mix(const float *weights, const int heads, const float *seen, long length, long dim, const int octs,
+                float *to, long width) {
     oct sum[8] = {0};
     for (long t = 0; t < length; t++)
-        EACH(int i = 0; i < octs; i++) sum[i] += weights[t] * load_oct(values + t * dim + i * OCT);
-    EACH(int i = 0; i < octs; i++) store_oct(out + i * OCT, sum[i]);
+        EACH(int v = 0; v < octs; v++) EACH(int h = 0; h < heads; h++)
+            sum[h * octs + v] += weights[h * length + t] * load_oct(seen + t * dim + v * OCT);
+    EACH(int h = 0; h < heads; h++) EACH(int v = 0; v < octs; v++) store_oct(to + h * width + v * OCT, sum[h * octs + v]);
 }
 
-/* What one query [dim] sees of keys and values [length][dim]; `weights` [length] is worked in. */
-static inline void see(const float *q, const float *keys, const float *values, long dim, long length, float *weights,
-                       float *out) {
-    long t = 0;
-    for (; t + OCT <= length; t += OCT) score(q, keys + t * dim, dim, OCT, weights + t);
-    for (; t < length; t++) score(q, keys + t * dim, dim, 1, weights + t);
-    softmax_in_place(weights, length);
-    long d = 0;
-    for (; d + 8 * OCT <= dim; d += 8 * OCT) mixed(weights, values + d, dim, length, 8, out + d);
-    for (; d + 3 * OCT <= dim; d += 3 * OCT) mixed(weights, values + d, dim, length, 3, out + d);
-    for (; d < dim; d += OCT) mixed(weights, values + d, dim, length, 1, out + d);
+/* `mix` of the first `width` values, the last ones one by one. */
+INLINE void mix_all(const float *weights, const int heads, const float *seen, long length, long dim, float *to,
+                    long width) {
+    long i = 0;
+    for (; i + 4 * OCT <= width; i += 4 * OCT) mix(weights, heads, seen + i, length, dim, 4, to + i, width);
+    for (; i + 3 * OCT <= width; i += 3 * OCT) mix(weights, heads, seen + i, length, dim, 3, to + i, width);
+    for (; i + OCT <= width; i += OCT) mix(weights, heads, seen + i, length, dim, 1, to + i, width);
+    for (; i < width; i++)
+        for (int h = 0; h < heads; h++) {
+            float sum = 0;
+            for (long t = 0; t < length; t++) sum += weights[h * length + t] * seen[t * dim + i];
+            to[h * width + i] = sum;
+        }
+}
+
+/* to [heads][width], which may be q: what queries q [heads][dim] see of keys [length][dim] and of the first `width` of
+ * values [length][dim]; `weights` [heads][length] is worked in. */
+static inline void see(const float *q, long heads, const float *keys, const float *values, long length, long dim,
+                       float scale, float *weights, float *to, long width) {
+    long h = 0;
+    for (; h + 4 <= heads; h += 4) match_all(q + h * dim, 4, keys, length, dim, scale, weights + h * length);
+    for (; h + 2 <= heads; h += 2) match_all(q + h * dim, 2, keys, length, dim, scale, weights + h * length);
+    if (h < heads) match_all(q + h * dim, 1, keys, length, dim, scale, weights + h * length);
+    for (h = 0; h < heads; h++) softmax_in_place(weights + h * length, length);
+    for (h = 0; h + 2 <= heads; h += 2)
+        mix_all(weights + h * length, 2, values, length, dim, to + h * width, width);
+    if (h < heads) mix_all(weights + h * length, 1, values, length, dim, to + h * width, width);
 }
 
 /* Rotate one head x and multiply it by `scale`: pairs lie half a head apart, the tables carry the sign (rope.py). */
@@ -104,7 +138,8 @@ typedef struct {
 } Grouped;
 
 /* One row: its queries q [heads][dim], keys k and values v [kv heads][dim] go to their place `at` in its part of the
- * cache, [kv heads][room][dim] each; q becomes what each head sees. `weights` [at + 1] is worked in. */
+ * cache, [kv heads][room][dim] each; q becomes what each head sees. `weights` [heads / kv heads]
+ * [at + 1] is worked in. */
 static inline void grouped_attention(const Grouped *a, float *q, float *k, const float *v, const float *cos,
                                      const float *sin, long at, long room, float *keys, float *values,
                                      float *weights) {
@@ -115,11 +150,12 @@ static inline void grouped_attention(const Grouped *a, float *q, float *k, const
         if (a->k_norm) rms_norm(k + h * dim, a->k_norm, dim, a->eps, k + h * dim);
         rotate(k + h * dim, cos, sin, dim, 1, keys + at * dim);
         for (long d = 0; d < dim; d += OCT) store_oct(values + at * dim + d, load_oct(v + h * dim + d));
-        for (float *query = q + h * shared * dim; query < q + (h + 1) * shared * dim; query += dim) {
-            if (a->q_norm) rms_norm(query, a->q_norm, dim, a->eps, query);
-            rotate(query, cos, sin, dim, a->scale, query);
-            see(query, keys, values, dim, at + 1, weights, query);
+        float *query = q + h * shared * dim;
+        for (float *one = query; one < query + shared * dim; one += dim) {
+            if (a->q_norm) rms_norm(one, a->q_norm, dim, a->eps, one);
+            rotate(one, cos, sin, dim, a->scale, one);
         }
+        see(query, shared, keys, values, at + 1, dim, 1, weights, query, dim);
     }
 }
 

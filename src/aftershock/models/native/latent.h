@@ -38,69 +38,6 @@ static inline void turn(const float *x, const float *cos, const float *sin, long
     }
 }
 
-/* to[h][t] = scale * q[h] . seen[t] for `heads` heads and `steps` positions, together at most OCT, which are constants
- * where it is inlined. */
-INLINE void match(const float *q, const int heads, const float *seen, const int steps, long dim, float scale, float *to,
-                  long length) {
-    oct sum[OCT] = {0};
-    long k = 0;
-    for (; k + OCT <= dim; k += OCT)
-        EACH(int t = 0; t < steps; t++) EACH(int h = 0; h < heads; h++)
-            sum[t * heads + h] += load_oct(seen + t * dim + k) * load_oct(q + h * dim + k);
-    const oct all = totals(sum) * scale;
-    EACH(int t = 0; t < steps; t++) EACH(int h = 0; h < heads; h++) to[h * length + t] = all[t * heads + h];
-    for (; k < dim; k++)
-        for (int t = 0; t < steps; t++)
-            for (int h = 0; h < heads; h++) to[h * length + t] += seen[t * dim + k] * q[h * dim + k] * scale;
-}
-
-/* `match` at all positions. */
-INLINE void match_all(const float *q, const int heads, const float *seen, long length, long dim, float scale,
-                      float *to) {
-    const int steps = OCT / heads;
-    long t = 0;
-    for (; t + steps <= length; t += steps) match(q, heads, seen + t * dim, steps, dim, scale, to + t, length);
-    for (; t < length; t++) match(q, heads, seen + t * dim, 1, dim, scale, to + t, length);
-}
-
-/* to[h][i] = sum over t, ascending, of weights[h][t] seen[t][i] for `heads` heads and `octs` octs of i. */
-INLINE void mix(const float *weights, const int heads, const float *seen, long length, long dim, const int octs,
-                float *to, long rank) {
-    oct sum[2][4] = {0};
-    for (long t = 0; t < length; t++)
-        EACH(int v = 0; v < octs; v++) EACH(int h = 0; h < heads; h++)
-            sum[h][v] += weights[h * length + t] * load_oct(seen + t * dim + v * OCT);
-    EACH(int h = 0; h < heads; h++) EACH(int v = 0; v < octs; v++) store_oct(to + h * rank + v * OCT, sum[h][v]);
-}
-
-/* `mix` of all `rank` values, the last ones one by one. */
-INLINE void mix_all(const float *weights, const int heads, const float *seen, long length, long dim, float *to,
-                    long rank) {
-    long i = 0;
-    for (; i + 4 * OCT <= rank; i += 4 * OCT) mix(weights, heads, seen + i, length, dim, 4, to + i, rank);
-    for (; i + OCT <= rank; i += OCT) mix(weights, heads, seen + i, length, dim, 1, to + i, rank);
-    for (; i < rank; i++)
-        for (int h = 0; h < heads; h++) {
-            float sum = 0;
-            for (long t = 0; t < length; t++) sum += weights[h * length + t] * seen[t * dim + i];
-            to[h * rank + i] = sum;
-        }
-}
-
-/* mixed [heads][rank]: what the absorbed queries q [heads][dim] see among seen [length][dim]. */
-static inline void see_latents(const Latent *a, const float *q, const float *seen, long length, float *weights,
-                               float *mixed) {
-    const long dim = a->rank + a->rope;
-    long h = 0;
-    for (; h + 4 <= a->heads; h += 4)
-        match_all(q + h * dim, 4, seen, length, dim, a->scale, weights + h * length);
-    for (; h < a->heads; h++) match_all(q + h * dim, 1, seen, length, dim, a->scale, weights + h * length);
-    for (h = 0; h < a->heads; h++) softmax_in_place(weights + h * length, length);
-    for (h = 0; h + 2 <= a->heads; h += 2)
-        mix_all(weights + h * length, 2, seen, length, dim, mixed + h * a->rank, a->rank);
-    if (h < a->heads) mix_all(weights + h * length, 1, seen, length, dim, mixed + h * a->rank, a->rank);
-}
-
 /* One row: its queries [heads][plain + rope], whose plain parts `met` [heads][rank + rope] holds multiplied by w_k, and
  * its new latent and key `fresh` [rank + rope] at `at`; mixed [heads][rank] becomes what it sees. */
 static inline void latent_row(const Latent *a, const float *q, const float *fresh, const float *cos, const float *sin,
@@ -112,7 +49,7 @@ static inline void latent_row(const Latent *a, const float *q, const float *fres
     turn(fresh + a->rank, cos, sin, a->rope, a->interleave, cache + at * dim + a->rank);
     for (long h = 0; h < a->heads; h++)
         turn(q + h * (a->plain + a->rope) + a->plain, cos, sin, a->rope, a->interleave, met + h * dim + a->rank);
-    see_latents(a, met, cache, at + 1, weights, mixed);
+    see(met, a->heads, cache, cache, at + 1, dim, a->scale, weights, mixed, a->rank);
 }
 
 /* `latent_attention` of at most LATENT_ROWS rows. */

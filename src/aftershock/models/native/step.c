@@ -7,6 +7,7 @@
 #include "gemm.h"
 #include "grouped.h"
 #include "latent.h"
+#include "move.h"
 
 typedef struct {
     const float *input_norm, *post_norm; /* [hidden] */
@@ -60,6 +61,7 @@ static long worked(const Model *m, long rows, long room) {
 
 static Scratch scratch(const Model *m, long rows, long longest) {
     const Grouped *a = &m->layer->attention;
+    if (a->kv_heads) longest *= a->heads / a->kv_heads;
     const long q = rows * a->heads * a->dim, k = rows * a->kv_heads * a->dim, x = rows * m->hidden;
     Scratch s;
     s.all = malloc(4 * (2 * x + q + 2 * k + 2 * rows * m->inner + longest + worked(m, rows, longest)));
@@ -111,7 +113,8 @@ static void attend(const Worker *me, const Step *step, long layer, long from, lo
         const long at = step->places[from + r] * taken;
         grouped_attention(a, s->q + r * l->q.outs, s->k + r * l->k.outs, s->v + r * l->v.outs, step->cos, step->sin,
                           step->starts[from + r], step->room, step->stores[2 * layer] + at,
-                          step->stores[2 * layer + 1] + at, s->weights + me->index * step->room);
+                          step->stores[2 * layer + 1] + at,
+                          s->weights + me->index * step->room * (a->heads / a->kv_heads));
     }
     meet(me);
     multiply(me, &l->out, s->q, rows, s->normed);
@@ -274,3 +277,7 @@ int aftershock_draw(Draw *draw, long threads) {
 long aftershock_packed_size(long outs, long ins) { return packed_size(outs, ins); }
 
 void aftershock_pack(const float *w, long outs, long ins, float *to) { pack(w, outs, ins, to); }
+
+void aftershock_copy_rows(const Moves *moves) { copy_rows(moves); }
+
+void aftershock_widen(const Moves *moves) { widen(moves); }

@@ -1,0 +1,37 @@
+/* A cache's rows moved: of each store, [rows][heads][room] positions of some bytes, only what is held. */
+#ifndef AFTERSHOCK_MOVE_H
+#define AFTERSHOCK_MOVE_H
+
+#include <string.h>
+
+typedef struct {
+    long stores;
+    char *const *data;         /* [stores], and so the next two */
+    const long *heads, *bytes; /* `bytes` of one position of one head */
+    long room;
+    const long *source, *target; /* [rows]; no target is a source */
+    long rows, length;
+} Moves;
+
+/* Copy the first `length` positions of rows `source` to rows `target`. */
+static inline void copy_rows(const Moves *m) {
+    for (long s = 0; s < m->stores; s++)
+        for (long i = 0; i < m->rows * m->heads[s]; i++) {
+            const long row = i / m->heads[s], head = i % m->heads[s], size = m->room * m->bytes[s];
+            memcpy(m->data[s] + (m->target[row] * m->heads[s] + head) * size,
+                   m->data[s] + (m->source[row] * m->heads[s] + head) * size, m->length * m->bytes[s]);
+        }
+}
+
+/* Lay the first `rows` out for `room` positions in place of `length`; the new ones are 0. */
+static inline void widen(const Moves *m) {
+    for (long s = 0; s < m->stores; s++) {
+        const long held = m->length * m->bytes[s], size = m->room * m->bytes[s];
+        for (long i = m->rows * m->heads[s] - 1; i >= 0; i--) { /* from the end, as all move back */
+            memmove(m->data[s] + i * size, m->data[s] + i * held, held);
+            memset(m->data[s] + i * size + held, 0, size - held);
+        }
+    }
+}
+
+#endif
