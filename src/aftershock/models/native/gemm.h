@@ -137,55 +137,102 @@ INLINE void tile(const Packed *w, long panel, const float *x, const long rows, l
     default: call(TILE);    \
     }
 
-#define LINES 4      /* outputs, and */
-#define LINE_TILE 3  /* rows of a tile of a matrix in place: 12 sums again */
+#define LINE_TILE 4  /* rows, at most, and */
+#define LINES 8      /* outputs, at most, of a tile of a matrix in place: up to 12 sums again */
+#define REGISTERS 16 /* at least */
 #define BLOCK 65536  /* floats of weights that stay in a core's cache while all rows pass */
-#define FEW 12       /* rows: up to here reading takes longer than summing, so the next lines are fetched ahead */
+#define FEW 16       /* rows: up to here all pass one tile's outputs before the next */
+#define SHARED ((3 * WIDTH + 31) / 32) /* streams of each of two or more tiles that fetch the same three lines */
 
-/* y of `rows` rows and `outs` outputs (constants where it is inlined) of a matrix in place, summed by lanes. */
-INLINE void line_tile(const Packed *w, long first, const long outs, const float *x, const long rows, long x_stride,
-                      float *y, long y_stride, const int ahead) {
+/* Keep v in a register. Left to itself GCC reads a value anew for each product it is in, and loads set the pace. */
+#ifdef __x86_64__
+#define HELD(v) __asm__("" : "+v"(v))
+#else
+#define HELD(v) (void)0
+#endif
+
+/* What a tile fetches into the cache while it sums, so that memory is never idle: `share` bytes from `at` on, `pace`
+ * of them with each vector of k. */
+typedef struct {
+    const char *at;
+    long share, pace;
+} Ahead;
+
+/* y of `rows` rows and `outs` outputs of a matrix in place, summed by lanes; `next` is fetched as so many streams, 0
+ * for none. All three are constants where it is inlined. */
+INLINE void line_tile(const Packed *w, long first, const int outs, const float *x, const int rows, long x_stride,
+                      float *y, long y_stride, Ahead next, const int streams) {
     const long n = w->ins, whole = n / WIDTH * WIDTH;
     const float *line = w->data + first * n;
-    vec sum[LINE_TILE][LINES];
+    vec sum[LINE_TILE][LINES], in, weight[LINES];
     EACH(int r = 0; r < rows; r++) EACH(int o = 0; o < outs; o++) sum[r][o] = (vec){0};
     for (long k = 0; k < whole; k += WIDTH) {
-        vec in[LINE_TILE];
-        EACH(int r = 0; r < rows; r++) in[r] = load(x + r * x_stride + k);
+        EACH(int i = 0; i < streams; i++) __builtin_prefetch(next.at + next.share / streams * i);
+        if (streams) next.at += next.pace / streams;
+        if (rows * outs == 1) HELD(sum[0][0]); /* or GCC doesn't fuse product and sum, as it does with several */
         EACH(int o = 0; o < outs; o++) {
-            vec weight = load(line + o * n + k);
-            if (ahead) __builtin_prefetch(line + (o + LINES) * n + k);
-            EACH(int r = 0; r < rows; r++) sum[r][o] += in[r] * weight;
+            weight[o] = load(line + o * n + k);
+            if (rows * outs + outs < REGISTERS) HELD(weight[o]);
+        }
+        EACH(int r = 0; r < rows; r++) {
+            in = load(x + r * x_stride + k);
+            HELD(in);
+            EACH(int o = 0; o < outs; o++) sum[r][o] += in * weight[o];
+        }
+    }
+    if (whole < n) {
+        EACH(int o = 0; o < outs; o++) weight[o] = load_part(line + o * n + whole, n - whole, 0);
+        EACH(int r = 0; r < rows; r++) {
+            in = load_part(x + r * x_stride + whole, n - whole, 0);
+            EACH(int o = 0; o < outs; o++) {
+                vec product = in * weight[o];
+                __asm__("" : "+m"(product)); /* or GCC fuses it with its sum in some tiles, and in others not */
+                sum[r][o] += product;
+            }
         }
     }
     EACH(int r = 0; r < rows; r++) {
-        EACH(int o = 0; o < outs; o++) {
-            float all = total(sum[r][o]);
-            for (long k = whole; k < n; k++) all += x[r * x_stride + k] * line[o * n + k];
-            y[r * y_stride + first + o] = all + (w->bias ? w->bias[first + o] : 0);
-        }
+        EACH(int o = 0; o < outs; o++)
+            y[r * y_stride + first + o] = total(sum[r][o]) + (w->bias ? w->bias[first + o] : 0);
     }
 }
 
-static inline void lines(const Packed *w, long first, long last, const float *x, long rows, long x_stride, float *y,
-                         long y_stride) {
-    const long block = rows > FEW ? BLOCK / w->ins / LINES * LINES + LINES : LINES;
+/* `product` of a matrix in place. One or two rows are summed faster than weights arrive, and the processor's own
+ * fetching does best with their eight or six lines; three or four rows need as many streams as they have lines; with
+ * more rows one or two do, as tiles share what is next. Not inlined: among other loops it would lack registers. */
+static __attribute__((noinline)) void lines(const Packed *w, long first, long last, const float *x, long rows,
+                                            long x_stride, float *y, long y_stride) {
+    const long n = w->ins, most = rows == 1 ? 8 : rows == 2 ? 6 : rows == 3 ? 4 : 3;
+    const long outs = last - first < most ? 1 : most, groups = (rows + LINE_TILE - 1) / LINE_TILE;
+    const long block = rows > FEW ? BLOCK / n / outs * outs + outs : outs;
     for (long from = first; from < last; from += block) {
         const long to = from + block < last ? from + block : last;
+        Ahead next = {(const char *)(w->data + to * n), 4 * outs * n / groups, 4 * outs * WIDTH / groups};
         for (long r = 0; r < rows; r += LINE_TILE) {
             const float *in = x + r * x_stride;
             float *out = y + r * y_stride;
-            const long left = rows - r;
-            long o = from;
-            for (; o + LINES <= to; o += LINES) {
-                if (left == 1) line_tile(w, o, LINES, in, 1, x_stride, out, y_stride, 1);
-                else if (left == 2) line_tile(w, o, LINES, in, 2, x_stride, out, y_stride, 1);
-                else if (rows <= FEW) line_tile(w, o, LINES, in, LINE_TILE, x_stride, out, y_stride, 1);
-                else line_tile(w, o, LINES, in, LINE_TILE, x_stride, out, y_stride, 0);
+            const long tall = rows - r < LINE_TILE ? rows - r : LINE_TILE;
+            for (long o = from; o < to; o += outs, next.at += next.share) {
+                const long at = o + outs < last ? o : last - outs; /* the last tile overlaps the one before */
+#define CASE(key, tall, outs, streams)                                            \
+    case key:                                                                     \
+        line_tile(w, at, outs, in, tall, x_stride, out, y_stride, next, streams); \
+        break;
+                switch (outs == 1 ? 0 : groups == 1 ? -tall : tall) {
+                    CASE(-1, 1, 8, 0)
+                    CASE(-2, 2, 6, 0)
+                    CASE(-3, 3, 4, 4)
+                    CASE(-4, 4, 3, 3)
+                    CASE(1, 1, 3, SHARED)
+                    CASE(2, 2, 3, SHARED)
+                    CASE(3, 3, 3, SHARED)
+                    CASE(4, 4, 3, SHARED)
+                default:
+                    for (long one = 0; one < tall; one++)
+                        line_tile(w, at, 1, in + one * x_stride, 1, x_stride, out + one * y_stride, y_stride, next, 0);
+                }
+#undef CASE
             }
-            for (; o < to; o++)
-                for (long one = 0; one < left && one < LINE_TILE; one++)
-                    line_tile(w, o, 1, in + one * x_stride, 1, x_stride, out + one * y_stride, y_stride, 0);
         }
     }
 }
