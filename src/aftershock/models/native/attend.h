@@ -27,12 +27,14 @@ typedef struct {
 } Attend;
 
 #define STRIP 12 /* rows that tiles of 6 and of 4 divide */
-#define ROWS 96  /* rows of a block, and */
+#define ROWS 48  /* rows of a block, and */
 #define KEYS 128 /* keys of one in the backward: what a block works in stays in a core's own cache */
 
 static inline long least(long a, long b) { return a < b ? a : b; }
 
 static inline long whole(long n, long of) { return (n + of - 1) / of * of; }
+
+#define FEW_KEYS 256 /* that all rows see: then less is lost at the diagonal by half a block */
 
 /* How the operands of y[r] = sum over i of x[r][i] w[i] lie. */
 typedef struct {
@@ -46,7 +48,7 @@ INLINE void sum_tile(const Form *f, const float *x, const long rows, const float
     vec sum[TILE][3];
     EACH(int r = 0; r < rows; r++)
         EACH(int v = 0; v < vecs; v++) sum[r][v] = f->adds ? load(y + r * f->y_row + v * WIDTH) : (vec){0};
-    for (long i = 0; i < terms; i++, x += x_term, w += w_term) {
+    _Pragma("GCC unroll 2") for (long i = 0; i < terms; i++, x += x_term, w += w_term) {
         vec weight[3];
         EACH(int v = 0; v < vecs; v++) weight[v] = load(w + v * WIDTH);
         EACH(int r = 0; r < rows; r++) {
@@ -362,7 +364,7 @@ static void attend_work(const Worker *me, void *given) {
     (void)me;
     Attend *a = given;
     const long shared = a->heads / a->kv_heads, back = a->d_out != NULL, columns = a->longest[0] + a->longest[1];
-    const long rows = back ? ROWS : STRIP;
+    const long rows = columns > FEW_KEYS ? ROWS : ROWS / 2;
     Desk d = {.a = a, .shared = shared, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
     d.tokens = rows < shared ? 1 : rows / shared;
     d.line = back ? KEYS + PANEL : whole(columns, PANEL) + 2 * PANEL;
