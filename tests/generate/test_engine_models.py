@@ -83,6 +83,9 @@ def test_native_steps_in_a_row_draw_what_single_ones_do(model, params, monkeypat
     monkeypatch.setattr(type(model), "run", lambda *given: taken.append(given[3]) or run(*given))
     wanted = Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params)
     assert max(taken) > 1 or params.max_tokens == 1
+    taken.clear()
+    assert Engine(model, TOKENIZER, max_rows=64).generate(PROMPTS, params) == wanted
+    assert params.stop or len(taken) < 6  # rows that end wait for the others, where nothing waits for their place
     torch.set_num_threads(3)
     assert Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params) == wanted
     torch.set_num_threads(1)

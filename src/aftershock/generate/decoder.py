@@ -99,12 +99,14 @@ class Decoder:
         return self.rows.active == 0
 
     def step(self) -> list[Finished]:
-        """Draw one token for each active row, or natively up to `at_once` until one ends; return what finished.
+        """Draw one token for each active row, or natively up to `at_once`; return what finished, its place taken.
 
-        Their places are already taken.
+        Natively a row that ends ends the step where others wait for its place.
         """
         padded = self._reach(1, self.padding)
         most = min(self.at_once, self.cache.room - int(self.rows.lengths[: self.rows.active].max()))
+        if self._draws is not None:
+            self._draws.begin(patient=not (self._staged or self._waiting))
         if self._draws is None or not self.model.run(self._draws, self.rows.active, most, self.cache):
             self._draw(padded)
         ended = self._ended()

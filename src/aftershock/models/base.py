@@ -129,7 +129,7 @@ class LanguageModel(nn.Module, ABC):
         return self.logits(self.hidden(tokens[:, None], cache=cache, starts=starts)[:, -1]).float()
 
     def run(self, draws: Draws, rows: int, count: int, cache: KVCache) -> bool:
-        """Take `count` steps of the cache's first `rows` as `draws` says, or fewer, until a row ends, if native here.
+        """Take up to `count` steps of the cache's first `rows`, and draw from each, as `draws` says, if native here.
 
         The cache's room must hold them. Otherwise return False, and do nothing: `decode` does it.
         """

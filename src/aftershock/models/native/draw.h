@@ -85,7 +85,9 @@ typedef struct {
     long *last, *lengths, *steps;
     int *tokens;                /* [rows][most], and so the others */
     float *own, *sampled;
-    volatile long ended, failed; /* whether a row may have, and whether there was no memory */
+    unsigned char *ended;       /* [rows]: whether it may have */
+    long patient;               /* whether those that may have wait while others go on */
+    volatile long failed;       /* whether there was no memory */
 } Draws;
 
 /* Draw row r's next token from its logits x [vocab] and write it down. */
@@ -96,7 +98,7 @@ static inline void record(Draws *d, long r, const float *x, long vocab, double *
     d->tokens[at] = d->last[r] = token;
     d->lengths[r]++;
     d->steps[r]++;
-    if (d->closers[token] || d->steps[r] == d->most) d->ended = 1;
+    d->ended[r] = d->closers[token] || d->steps[r] == d->most;
 }
 
 #endif

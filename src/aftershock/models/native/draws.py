@@ -14,21 +14,27 @@ class Draws(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("bias", "closers")),
         *(("heat", c_float), ("most", c_long)),
-        *((name, c_void_p) for name in ("keys", "last", "lengths", "steps", "tokens", "own", "sampled")),
-        *((name, c_long) for name in ("ended", "failed")),
+        *((name, c_void_p) for name in ("keys", "last", "lengths", "steps", "tokens", "own", "sampled", "ended")),
+        *((name, c_long) for name in ("patient", "failed")),
     ]
+
+    def begin(self, patient: bool) -> None:
+        """Let all rows go on, until one has drawn a closer or its last token; where `patient`, the others still do."""
+        self.patient = patient
+        self.held[-1].fill(0)
 
 
 def draws(temperature: float, bias: Tensor | None, closers: np.ndarray, state: list[np.ndarray]) -> Draws:
-    """Describe draws from (logits + bias) / temperature that go on until a row draws one of `closers` bool[vocab].
+    """Describe draws from (logits + bias) / temperature; a row that draws one of `closers` bool[vocab] may have ended.
 
     `state`: keys uint64[rows], last tokens, lengths and steps int64[rows]; then int32[rows, most] tokens and their
     float32 log-probabilities under the logits and under what was drawn from. They are written, never moved.
     """
+    ended = np.zeros(len(state[0]), dtype=np.uint8)
     made = Draws(
         *(None if bias is None else bias.data_ptr(), closers.ctypes.data),
         *(temperature, state[-1].shape[1]),
-        *(part.ctypes.data for part in state),
+        *(part.ctypes.data for part in (*state, ended)),
     )
-    made.held = (bias, closers, state)
+    made.held = (bias, closers, state, ended)
     return made

@@ -147,7 +147,7 @@ static void draw_part(const Worker *me, const Step *step, long from, long rows) 
     share(me, rows, 1, &first, &last);
     if (!scratch) step->draws->failed = 1;
     for (long r = from + first; scratch && r < from + last; r++)
-        record(step->draws, r, step->logits + r * vocab, vocab, scratch);
+        record(step->draws, step->places[r], step->logits + r * vocab, vocab, scratch);
     free(scratch);
 }
 
@@ -233,14 +233,40 @@ static int once(const Step *step, long threads) {
     return job.failed || (step->draws && step->draws->failed) ? NO_MEMORY : DONE;
 }
 
-/* Feed each row's token, and where it is drawn from, the next ones too: `count` in all, or fewer once a row may have
- * ended. */
+/* The rows of `step` that go on, in `held` [3][rows]; how many they are. */
+static long going(const Step *step, long *held) {
+    long n = 0;
+    for (long r = 0; r < step->rows; r++) {
+        if (step->draws->ended[r]) continue;
+        held[n] = step->tokens[r];
+        held[n + step->rows] = step->starts[r];
+        held[n++ + 2 * step->rows] = r;
+    }
+    return n;
+}
+
+/* Draw up to `count` tokens for each row, the cache's first ones, until it may have ended, or until any may have. */
+static int draw_on(const Step *step, long count, long threads) {
+    long *held = malloc(24 * step->rows);
+    Step now = *step;
+    int code = held ? DONE : NO_MEMORY;
+    now.tokens = held;
+    now.starts = held + step->rows;
+    now.places = held + 2 * step->rows;
+    for (long n = 0; n < count && code == DONE; n++) {
+        now.rows = going(step, held);
+        if (!now.rows || (now.rows < step->rows && !step->draws->patient)) break;
+        code = once(&now, threads);
+    }
+    free(held);
+    return code;
+}
+
+/* Feed each row's token; where it is drawn from, up to `count` tokens, all but the first the ones drawn. */
 int aftershock_step(const Step *step, long count, long threads) {
-    int code = DONE;
     for (long r = 0; r < step->rows; r++)
         if (step->tokens[r] < 0 || step->tokens[r] >= step->model->head.outs) return BAD_TOKEN;
-    for (long n = 0; n < count && code == DONE && !(step->draws && step->draws->ended); n++) code = once(step, threads);
-    return code;
+    return step->draws ? draw_on(step, count, threads) : once(step, threads);
 }
 
 typedef struct {

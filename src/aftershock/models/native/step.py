@@ -135,11 +135,11 @@ class NativeStep:
     ) -> None:
         """Take up to `count` steps of a cache's first `rows` and draw from each, as `draws` says."""
         described = self._described(model)
-        last, lengths = (torch.from_numpy(part[:rows]) for part in draws.held[-1][1:3])
+        last, lengths = (torch.from_numpy(part[:rows]) for part in draws.held[2][1:3])
         fed = Fed(last, lengths, torch.arange(rows))
         logits = torch.empty(rows, described.head.outs)
         step = _step(described, fed, tables, cache)
-        step.logits, step.draws, draws.ended = logits.data_ptr(), ctypes.pointer(draws), 0
+        step.logits, step.draws = logits.data_ptr(), ctypes.pointer(draws)
         _take(step, count, fed.tokens)
 
     def prefill(self, model: "CausalLM", fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> bool:
