@@ -5,11 +5,14 @@
 A step takes 16,384 tokens in sequences of 60 to 140, half prompt, half completion, with the DAPO loss. The least of
 some steps is told, in seconds of processor time over all threads, which a busy machine changes little, and by the
 clock. Forward is the model and the log-probabilities; optimiser is clipping, AdamW, expert balance and the checks.
-The second table is the memory that log-probabilities of 1,024 tokens over DeepSeek's vocabulary of 129,280 take.
+The second table is one layer's attention, forward and backward, in C and by PyTorch: over groups of an RL step that
+share their prompts, over documents and over one long sequence. The third is the memory that log-probabilities of 1,024
+tokens over DeepSeek's vocabulary of 129,280 take.
 """
 
 import argparse
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -21,9 +24,18 @@ from models_speed import NANO, TOKENS
 from aftershock.learn import Batch, Learner, Sample, pack
 from aftershock.learn.logprobs import CHUNK_BYTES, chunked
 from aftershock.models import build
+from aftershock.models.base import Segments
+from aftershock.models.layers import Packing, causal_attention
+from aftershock.models.native.attend import Spans, attend
 from aftershock.recipe import LossTable, OptimTable
 
 VOCAB, WIDTH, POSITIONS = 129280, 64, 1024  # of the memory table
+LAYERS = {  # lengths, children of each segment, heads, key heads, width, values' width
+    "24 x 16 samples of 16 tokens": ([21, *[16] * 16] * 24, 16, 4, 2, 24, 24),
+    "the same, latent": ([21, *[16] * 16] * 24, 16, 4, 4, 48, 32),
+    "64 documents of 300": ([300] * 64, 0, 4, 2, 24, 24),
+    "one of 2,048": ([2048], 0, 14, 2, 64, 64),
+}
 
 
 class TimedLearner(Learner):
@@ -76,6 +88,25 @@ def measure(precision: str, micro_tokens: int, steps: int) -> str:
     return f"{precision:9}{micro_tokens:7} {speeds}   {shares}"
 
 
+def attention(lengths: list[int], children: int, heads: int, kv_heads: int, dim: int, value: int) -> str:
+    """Return medians of seven passes in turn, native and by PyTorch, each of a forward and a backward."""
+    first = torch.arange(len(lengths)) // (children + 1) * (children + 1)
+    parents = torch.where(torch.arange(len(lengths)) == first, -1, first) if children else None
+    segments = Segments(torch.tensor([0, *lengths]).cumsum(0), 0, parents)
+    sizes, spans = ((heads, dim), (kv_heads, dim), (kv_heads, value)), Spans.of(segments)
+    packing = Packing.of(segments, sum(lengths))
+    q, k, v = (torch.randn(1, sum(lengths), *size).requires_grad_() for size in sizes)
+    forms = (lambda: attend(q, k, v, dim**-0.5, spans), lambda: causal_attention(q, k, v, dim**-0.5, packing))
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(7):
+        for form, seconds in zip(forms, taken):
+            start = time.process_time()
+            form().sum().backward()
+            seconds.append(1000 * (time.process_time() - start))
+    ours, theirs = map(statistics.median, taken)
+    return f"{ours:8.1f} ms in C {theirs:8.1f} by PyTorch"
+
+
 def peak_mib() -> float:
     """Return the most memory this process has held, in MiB (Linux); getrusage would tell its parent's too."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -117,6 +148,8 @@ def main() -> None:
     for precision in ("float32", "bfloat16"):
         for micro_tokens in (2048, 4096, 16384):
             print(measure(precision, micro_tokens, asked.steps), flush=True)
+    for name, layer in LAYERS.items():
+        print(f"{name:30}{attention(*layer)}", flush=True)
     logits = POSITIONS * VOCAB * 4 / 2**20
     print(f"{POSITIONS} tokens over {VOCAB}: {logits:,.0f} MiB of logits, {CHUNK_BYTES >> 20} a chunk")
     for form in ("plain", "chunked"):

@@ -27,14 +27,14 @@ typedef struct {
 } Attend;
 
 #define STRIP 12 /* rows that tiles of 6 and of 4 divide */
-#define ROWS 48  /* rows of a block, and */
-#define KEYS 128 /* keys of one in the backward: what a block works in stays in a core's own cache */
+#define ROWS 96  /* rows of a block in the backward, and */
+#define KEYS 128 /* keys: what a block works in stays in a core's own cache */
 
 static inline long least(long a, long b) { return a < b ? a : b; }
 
 static inline long whole(long n, long of) { return (n + of - 1) / of * of; }
 
-#define FEW_KEYS 256 /* that all rows see: then less is lost at the diagonal by half a block */
+#define FEW_KEYS 256 /* in all: then a forward's blocks of fewer rows lose less at the diagonal */
 
 /* How the operands of y[r] = sum over i of x[r][i] w[i] lie. */
 typedef struct {
@@ -364,7 +364,7 @@ static void attend_work(const Worker *me, void *given) {
     (void)me;
     Attend *a = given;
     const long shared = a->heads / a->kv_heads, back = a->d_out != NULL, columns = a->longest[0] + a->longest[1];
-    const long rows = columns > FEW_KEYS ? ROWS : ROWS / 2;
+    const long rows = back ? ROWS : columns > FEW_KEYS ? ROWS / 2 : ROWS / 4;
     Desk d = {.a = a, .shared = shared, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
     d.tokens = rows < shared ? 1 : rows / shared;
     d.line = back ? KEYS + PANEL : whole(columns, PANEL) + 2 * PANEL;
