@@ -17,6 +17,7 @@ from small_configs import DENSE, MIXTURE
 
 from aftershock.generate import Completion, Engine, SamplingParams
 from aftershock.learn import Batch, Learner, Sample, lora, pack
+from aftershock.learn.predictor import Predictor
 from aftershock.models import build
 from aftershock.recipe import LoraTable, LossTable, OptimTable
 from aftershock.sources import shipped_base
@@ -27,6 +28,7 @@ LLAMA = {"model_type": "llama", **DENSE, **WIDE}
 TIED = {**LLAMA, "model_type": "qwen2", "tie_word_embeddings": True, "vocab_size": 20_000}
 HEAVY = {**LLAMA, "hidden_size": 512, "intermediate_size": 1400}  # state and activations of like size
 TINY = {"model_type": "deepseek_v3", **MIXTURE, **WIDE, "q_lora_rank": 32, "moe_intermediate_size": 64}
+AHEAD = {"num_nextn_predict_layers": 2, "vocab_size": 3000}
 ROAD = json.loads((shipped_base("road-base") / "config.json").read_text(encoding="utf-8"))
 SMALL = ROAD | {"hidden_size": 256, "moe_intermediate_size": 192, "n_routed_experts": 16, "num_experts_per_tok": 4}
 TRAINED = {  # config, groups, precision, layers computed again, LoRA's rank, tokens of a batch
@@ -37,6 +39,8 @@ TRAINED = {  # config, groups, precision, layers computed again, LoRA's rank, to
     "road in half again": (ROAD, 4, "bfloat16", True, 0, 1 << 20),
     "road in batches": (ROAD, 4, "float32", False, 0, 1024),
     "small": (SMALL, 2, "float32", False, 0, 1 << 20),
+    "two tokens ahead": ({**TINY, **AHEAD}, 4, "float32", False, 0, 1 << 20),
+    "two ahead in half again": ({**TINY, **AHEAD}, 4, "bfloat16", True, 0, 1 << 20),
 }
 SAMPLED = {  # config, rows, prompts, their length, completions' length
     "sampling latents": ({**TINY, "kv_lora_rank": 256}, 256, 4, 96, 24),
@@ -52,10 +56,14 @@ def resident(key: str) -> int:
 
 
 def learner(config: dict, precision: str, again: bool = False, rank: int = 0) -> Learner:
+    """One that trains prediction modules, where the model has any."""
     model = build({**config, "max_position_embeddings": 512}, seed=0)
     if rank:
         lora.attach(model, LoraTable(rank=rank), seed=0)
-    return Learner(model, OptimTable(precision=precision, recompute="always" if again else "never"), LossTable())
+    optim = OptimTable(precision=precision, recompute="always" if again else "never")
+    if config.get("num_nextn_predict_layers"):
+        return Predictor(model, optim, 0.3)
+    return Learner(model, optim, LossTable())
 
 
 def rollouts(groups: int) -> list[Sample]:

@@ -57,6 +57,17 @@ def test_a_pipeline_keeps_as_many_micro_batches_as_it_has_stages_or_as_there_are
     assert kept(4, 2) == pytest.approx(kept(1, 8) / 2)
 
 
+def test_predictions_and_small_moments_are_held_as_on_one_machine():
+    shape = Shape.even(4096, 4096, plain_to=0)
+    plain, ahead = (training_memory(V3, Layout(), shape, prediction=wanted) for wanted in (False, True))
+    alone = [memory.activations(V3, shape, True, prediction=wanted) for wanted in (False, True)]
+    copies = 2 * parameters.module(V3, 0)  # which only autocast makes
+    assert ahead - plain == pytest.approx(alone[1] - alone[0] - copies)  # logits come in chunks: no more of them
+    small = training_memory(V3, Layout(16, zero=1), NOTHING, moments=memory.ADAM_8BIT)
+    large = training_memory(V3, Layout(16, zero=1), NOTHING)
+    assert large - small == pytest.approx((8 - memory.ADAM_8BIT) / 16 * parameters.total(V3))
+
+
 @given(expert=sizes, zero=st.integers(0, 3))
 def test_experts_are_spread_once_over_their_group_and_again_by_zero(expert, zero):
     held = training_memory(V3, Layout(16, 1, expert, 1, zero), NOTHING)

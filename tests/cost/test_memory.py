@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import peak_of_process as peak
@@ -16,6 +17,7 @@ from aftershock.generate import Engine, SamplingParams, decoder, rows
 from aftershock.generate.engine import BYTES_A_LOGIT
 from aftershock.known import known_config
 from aftershock.learn import Learner, Sample, logprobs, pack
+from aftershock.learn.predictor import Predictor
 from aftershock.models import build, causal_lm, layers
 from aftershock.models.native import build as native
 from aftershock.models.native import step
@@ -35,15 +37,22 @@ def test_constants_are_those_of_the_code():
     assert (memory.TOKEN_RECORD, memory.LOGIT_RECORD) == (rows.BYTES_A_TOKEN, BYTES_A_LOGIT)
 
 
-def kept(model, batch, half) -> int:
-    """Return the bytes of what a forward saves for its backward, weights apart, each storage once."""
+@contextmanager
+def saving(model):
+    """Yield a table that gets the bytes of what is saved for a backward, weights apart, by storage."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    saved = []
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t)
-    with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+    saved, found = [], {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t):
+        yield found
+    storages = (tensor.untyped_storage() for tensor in saved)
+    found.update({one.data_ptr(): one.nbytes() for one in storages if one.data_ptr() not in weights})
+
+
+def kept(model, batch, half) -> int:
+    """Return the bytes of what a forward saves for its backward."""
+    with saving(model) as found, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         logprobs.token_logprobs(model, batch.tokens, batch.segments, batch.mask)
-    storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in saved)}
-    return sum(size for place, size in storages.items() if place not in weights)
+    return sum(found.values())
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -56,6 +65,31 @@ def test_what_a_forward_keeps_is_foretold_almost_to_the_byte(name, lengths, half
     shape = memory.Shape.of(lengths, scored, native=NATIVE)
     foretold = memory.activations(config, shape, half) + scored * VOCAB * 4
     assert foretold == pytest.approx(kept(build(config, seed=0).train(), batch, half), rel=0.005)
+
+
+class Enough(Exception):
+    """Raised in place of a backward."""
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("modules", [1, 2])
+def test_what_predictions_keep_is_foretold_almost_to_the_byte(modules, half, monkeypatch):
+    def stop(*given):
+        raise Enough
+
+    monkeypatch.setattr(torch.Tensor, "backward", stop)
+    config = {**CONFIGS["deepseek_v3 with q_lora_rank"], "num_nextn_predict_layers": modules}
+    lengths = LENGTHS["fused too"]
+    samples = [Sample((1, i), (2,) * (n - 2), (0.0,) * (n - 2), 1.0) for i, n in enumerate(lengths)]
+    (batch,) = pack(samples, 1 << 20)
+    model = build(config, seed=0).train()
+    optim = OptimTable(precision="bfloat16" if half else "float32", recompute="never")
+    shape = memory.Shape.of(lengths, int(batch.mask.sum()), native=NATIVE)
+    foretold = memory.activations(config, shape, half, prediction=True)
+    foretold += memory.logits(config, shape.scored, modules=modules) - shape.scored * VOCAB * 4  # no gradient as yet
+    with saving(model) as found, pytest.raises(Enough):
+        Predictor(model, optim, 0.3)._backward(batch)
+    assert foretold == pytest.approx(sum(found.values()), rel=0.005)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -127,6 +161,7 @@ def foretold(name: str) -> float:
     config, groups, precision, again, rank, micro_tokens = peak.TRAINED[name]
     packed = peak.batches(groups, micro_tokens)
     how = {"half": precision == "bfloat16", "recompute": again, "rank": rank, "alone": len(packed) == 1}
+    how["prediction"] = bool(config.get("num_nextn_predict_layers"))
     return memory.training(config, largest(packed), **how)
 
 

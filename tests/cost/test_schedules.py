@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from aftershock.cost import decoding, time
+from aftershock.cost import decoding, memory, time
 from aftershock.cost.cluster import parse
 from aftershock.cost.layout import Layout
 from aftershock.cost.simulation import Lengths, Setup, simulate
 from aftershock.cost.simulation.rates import rates
 from aftershock.cost.simulation.schedules import KINDS, schedules
 from aftershock.cost.simulation.schedules import _trainer as trainer
+from aftershock.errors import CapacityError
 from aftershock.known import known_config
 
 SMALL = known_config("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
@@ -51,9 +53,29 @@ def test_running_ahead_pays_where_lengths_differ_and_one_chip_takes_turns() -> N
     assert list(schedules(SMALL, parse("1xH100"), LENGTHS, **job)) == ["in turn"]
 
 
+def test_a_shared_prompt_is_read_and_learned_from_once_a_group() -> None:
+    cluster, layouts, lengths = parse("8xH100"), (Layout(8, zero=0), Layout(8)), Lengths(500, 4096, 0.7)
+    found = rates(SMALL, cluster.chip, *layouts, lengths, batch=256, rows=32, prompt=1600)
+    setup = Setup(found, lengths, 8, batch=256, group=16, prompt=1600, steps=8)
+    each, once = simulate(setup), simulate(replace(setup, shared=True))
+    few = simulate(replace(setup, prompt=100, shared=False))  # as many tokens of prompts come with a completion
+    assert [step.end for step in once.steps] == [step.end for step in few.steps]
+    assert each.steps[0].tokens - once.steps[0].tokens == 256 * 1500
+    assert each.hours > 1.2 * once.hours
+
+
+def test_moments_of_a_byte_fit_fewer_chips() -> None:
+    large = known_config("deepseek-ai/DeepSeek-R1-Distill-Llama-70B")
+    job = {"batch": 64, "group": 8, "prompt": 60, "steps": 2}
+    with pytest.raises(CapacityError, match="no layout fits"):
+        schedules(large, parse("16xH100"), LENGTHS, **job)
+    assert "in turn" in schedules(large, parse("16xH100"), LENGTHS, **job, moments=memory.ADAM_8BIT)
+
+
 def test_activations_are_computed_again_where_nothing_else_fits() -> None:
     large = known_config("deepseek-ai/DeepSeek-R1")
-    assert [trainer(large, parse(f"{chips}xH800"), 6060, 8192 * 6060)[1] for chips in (256, 512)] == [True, False]
+    length = time.Training(6060, batch=8192 * 6060)
+    assert [trainer(large, parse(f"{chips}xH800"), length)[1] for chips in (256, 512)] == [True, False]
     job = {"batch": 8192, "rows": 32, "prompt": 60}
     layouts, lengths = (Layout(16, 32, 32, zero=0), Layout(16, 1, 16, 16)), Lengths(6000, 32_768, 0.7)
     plain, again = (

@@ -55,6 +55,25 @@ def test_traffic_by_hand():
     assert time.data_traffic(QWEN, parse("8xH800"), Layout(8), 4e6) == pytest.approx(2 * 7615616512 * 2 / 160e9)
 
 
+def test_a_prediction_module_is_a_layer_more_everywhere():
+    """V3's module is the like of its 58 sparse layers: in traffic, in what lies between products, in what is held."""
+    cluster, here = Cluster(chip("H800"), 2048), Layout(128, 1, 64, 16)
+    longer = {**V3, "num_hidden_layers": 62, "num_nextn_predict_layers": 0}
+    assert time.values(V3, 1) == time.values(longer)
+    for traffic in (
+        time.expert_traffic(V3, cluster, here, "fp8", 1),
+        time.expert_traffic(longer, cluster, here, "fp8"),
+    ):
+        assert traffic == pytest.approx(59 / 58 * time.expert_traffic(V3, cluster, here, "fp8"))
+    tensor = [
+        time.tensor_traffic(each, cluster.chip, Layout(tensor=8), modules=n) for each, n in ((V3, 1), (longer, 0))
+    ]
+    assert tensor[0] == pytest.approx(tensor[1])
+    plain, ahead = (parts(V3, cluster, here, Training(4096, prediction=wanted)) for wanted in (False, True))
+    assert ahead.traffic > plain.traffic
+    assert ahead.touched / plain.touched == pytest.approx(time.values(V3, 1) / time.values(V3))
+
+
 def test_bubbles_and_gathers_by_hand():
     cluster = Cluster(chip("H800"), 2048)
     spent = parts(V3, cluster, Layout(128, 1, 64, 16), Training(4096, batch=15360 * 4096))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aftershock.cost import hardware
+from aftershock.cost import hardware, memory
 from aftershock.cost.hardware import cpu
 from aftershock.errors import RecipeError
 from aftershock.models import build
@@ -120,11 +120,13 @@ def test_models_of_the_hub_are_planned_without_a_download(recipe):
 def test_what_does_not_fit_is_said_with_what_to_change(recipe, monkeypatch):
     zero = RL.format(source="hub:Qwen/Qwen2.5-1.5B", more="") + "[stage.zero.optim]\n"
     never = zero + 'recompute = "never"\n'
-    held = plan(recipe(never), "H100")
-    assert held.misfits == ["zero: 82 GB a chip of 72; optim.micro_tokens = 8192 fits"]
+    held = plan(recipe(f"{never}micro_tokens = 32768\n"), "H100")
+    assert held.misfits == ["zero: 78 GB a chip of 72; optim.micro_tokens = 16384 fits"]
     assert not held.as_dict()["fits"]
-    assert plan(recipe(f"{never}micro_tokens = 8192\n"), "H100").misfits == []
-    auto = plan(recipe(zero), "H100")  # as long as anything fits, layers are computed again rather
+    assert plan(recipe(f"{never}micro_tokens = 16384\n"), "H100").misfits == []
+    auto = plan(
+        recipe(f"{zero}micro_tokens = 32768\n"), "H100"
+    )  # as long as anything fits, layers are computed again rather
     assert auto.misfits == []
     assert "layers computed twice" in str(auto)
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 10**7)
@@ -289,6 +291,59 @@ def test_rl_from_a_weak_base_is_planned_with_the_lengths_that_its_control_had(re
     stage = plan(recipe(weak)).stages[0]
     written = (stage.tokens[1] - 0.22 * 450 * 8 * 25) / (450 * 32 * 1.22)
     assert 11.2 < written < 13.4
+
+
+def test_a_cluster_holds_what_moments_and_shared_prompts_leave_to_hold(recipe):
+    """As a CPU does: moments of a byte each, and a group's prompt once among its four completions."""
+    zero = RL.format(source="hub:Qwen/Qwen2.5-1.5B", more="") + '[stage.zero.optim]\nrecompute = "never"\n'
+    plain, small = (plan(recipe(zero + more), "H100").stages[0] for more in ("", 'moments = "8bit"\n'))
+    saved = memory.ADAM - memory.ADAM_8BIT
+    assert plain.memory_gb - small.memory_gb == pytest.approx(saved * plain.parameters / 1e9)
+    wide = zero.replace("problems_per_step = 8", "problems_per_step = 1")
+    wide = plan(recipe(wide.replace("samples_per_problem = 4", "samples_per_problem = 32")), "H100").stages[0]
+    # 16,384 tokens are 218 rows of 60 and 15, which compute 30 each where four share a prompt, 17 where 32 do
+    state = 18 * plain.parameters / 1e9
+    assert 0.45 < (wide.memory_gb - state) / (plain.memory_gb - state) < 0.75
+    assert wide.sampling[1] < plain.sampling[1]
+
+
+PREDICTING = """
+[stage.new]
+kind = "pretrain"
+steps = 20
+vocab_size = 800
+tokens_per_step = 4096
+{weight}
+[stage.new.model]
+model_type = "deepseek_v3"
+hidden_size = 128
+num_hidden_layers = 2
+intermediate_size = 320
+num_attention_heads = 4
+num_key_value_heads = 4
+first_k_dense_replace = 1
+moe_intermediate_size = 64
+n_routed_experts = 8
+num_experts_per_tok = 2
+n_shared_experts = 1
+kv_lora_rank = 32
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+num_nextn_predict_layers = 1
+[[stage.new.tasks]]
+name = "countdown"
+"""
+
+
+@pytest.mark.parametrize("on", [None, "8xH100"])
+def test_predictions_take_a_layer_more_and_the_head_again(recipe, on):
+    """Three layers in place of two, and two heads: in time, and in memory beside the state that is there anyway."""
+    plain, ahead = (plan(recipe(PREDICTING.format(weight=weight)), on).stages[0] for weight in ("", "mtp_weight = 0.3"))
+    assert 1.35 < ahead.training[1] / plain.training[1] < 1.8
+    assert ahead.parameters == plain.parameters
+    more = (ahead.memory_gb - plain.memory_gb) * 1e9
+    assert more > 4096 * 800 * 4  # its logits at the least
 
 
 def test_lora_predictions_and_layers_computed_twice_take_their_time_and_memory(recipe):

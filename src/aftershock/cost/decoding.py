@@ -124,10 +124,14 @@ def sampling(
     return Estimate(min(low, likely) / off, likely, max(likely, high) * off, grounds)
 
 
-def likely(engine: Engine, completions: float, prompt: float, lengths: Lengths, rows: float = inf) -> float:
+def likely(
+    engine: Engine, completions: float, prompt: float, lengths: Lengths, rows: float = inf, prompts: float = inf
+) -> float:
     """Return the likely seconds of `sampling` alone, for a search that compares layouts."""
     each = completions / engine.layout.data
-    return _reading(engine, prompt, completions) + _decoding(engine, each, min(rows, each), prompt, lengths, False)
+    return _reading(engine, prompt, min(prompts, completions)) + _decoding(
+        engine, each, min(rows, each), prompt, lengths, False
+    )
 
 
 def sampler(

@@ -11,8 +11,8 @@ from aftershock.cost.parameters import Config, remembered
 from aftershock.errors import CapacityError
 
 # Bytes a weight in mixed precision: bfloat16 to compute with, a float32 gradient that adds up over micro-batches (V3,
-# 3.3.3), and what the optimiser keeps: a float32 master and Adam's two moments (ZeRO, arXiv 1910.02054, 3.1).
-WEIGHT, GRADIENT, OPTIMISER = 2.0, 4.0, 12.0
+# 3.3.3), and what the optimiser keeps beside its moments: a float32 master (ZeRO, arXiv 1910.02054, 3.1).
+WEIGHT, GRADIENT, MASTER = 2.0, 4.0, 4.0
 USABLE = 0.9  # of a chip's memory; the rest is the driver's, the libraries' and what fragments. Assumed
 LONGEST_PIPELINE = 16  # stages that are tried; V3 and Llama 3 405B have 16
 
@@ -62,17 +62,21 @@ def training_memory(
     micro_batches: float = inf,
     recompute: bool = False,
     trained: float = 1.0,
+    moments: float = memory.ADAM,
+    prediction: bool = False,
 ) -> float:
     """Return the bytes that a chip holds at its fullest while training on micro-batches of `shape`.
 
-    `trained` is the share of the weights that have gradients, less than 1 under LoRA.
+    `trained` is the share of the weights that have gradients, less than 1 under LoRA; `moments` are bytes a weight, and
+    `prediction` trains the multi-token-prediction modules too.
 
     A pipeline's first stage keeps what as many micro-batches as there are stages leave for their backward, or all of a
     step's where these are fewer. Activations are those of our own learner (cost/memory.py); fused kernels keep less.
     """
     in_flight = min(layout.pipeline, micro_batches)
-    kept = _kept(config, shape, recompute) * in_flight / (layout.tensor * layout.pipeline)
-    return _state(config, layout, trained) + kept + memory.logits(config, shape.scored) / layout.tensor
+    kept = _kept(config, shape, recompute, prediction) * in_flight / (layout.tensor * layout.pipeline)
+    logits = memory.logits(config, shape.scored, modules=memory.depth(config, prediction))
+    return _state(config, layout, trained, moments) + kept + logits / layout.tensor
 
 
 def sampling_memory(config: Config, layout: Layout, rows: float, capacity: int, *, each: float = HALF) -> float:
@@ -130,16 +134,18 @@ def search(
 
 
 @remembered
-def _kept(config: Config, shape: Shape, recompute: bool) -> float:
+def _kept(config: Config, shape: Shape, recompute: bool, prediction: bool) -> float:
     """Return the bytes of a micro-batch's activations, without autocast's copies: weights are in bfloat16 already."""
-    return memory.activations(config, shape, half=True, recompute=recompute) - parameters.matrices(config) * HALF
+    copied = parameters.matrices(config)
+    copied += sum(parameters.module(config, index) for index in range(memory.depth(config, prediction)))
+    return memory.activations(config, shape, half=True, recompute=recompute, prediction=prediction) - copied * HALF
 
 
-def _state(config: Config, layout: Layout, trained: float) -> float:
+def _state(config: Config, layout: Layout, trained: float, moments: float) -> float:
     """Return the bytes of weights, gradients and optimiser, each spread over the data's chips from its stage on."""
     shared, routed = weights(config, layout)
     copies = max(1.0, layout.data * layout.tensor / layout.expert)  # of an expert
-    stages = ((OPTIMISER * trained, 1), (GRADIENT * trained, 2), (WEIGHT, 3))
+    stages = (((MASTER + moments) * trained, 1), (GRADIENT * trained, 2), (WEIGHT, 3))
     held = [(each, layout.zero >= stage) for each, stage in stages]
     return sum(
         each * (shared / (layout.data if spread else 1) + routed / (copies if spread else 1)) for each, spread in held

@@ -6,7 +6,7 @@ batches of changing shape came to more than everything that is alive (docs/log.m
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import ceil, floor, inf, log2
 
@@ -86,7 +86,12 @@ def training_state(config: Config, moments: float = ADAM, *, rank: int = 0, targ
 
 
 def activations(
-    config: Config, shape: Shape, half: bool = False, recompute: bool = False, frozen: bool = False
+    config: Config,
+    shape: Shape,
+    half: bool = False,
+    recompute: bool = False,
+    frozen: bool = False,
+    prediction: bool = False,
 ) -> float:
     """Return the bytes that a forward keeps for its backward, logits apart.
 
@@ -97,19 +102,23 @@ def activations(
     width = config["hidden_size"] * shape.tokens
     kept = len(each) * width * FULL if recompute else sum(each)
     copies = parameters.matrices(config) * HALF if half else 0
-    angles = shape.tokens * (2 * parameters.rope_dim(config) * FULL + INDEX)
-    return (
-        kept
-        + copies
-        + _normed(shape, frozen) * width * FULL
-        + angles
-        + shape.scored * (config["hidden_size"] * FULL + 3 * INDEX)
-    )
+    modules = [_module(config, shape, half, recompute, frozen, index) for index in range(depth(config, prediction))]
+    norm = _normed(shape, frozen) * width * FULL
+    return kept + copies + norm + _angles(config, shape) + _scored(config, shape) + sum(modules)
 
 
-def logits(config: Config, scored: float, chunk: float = CHUNK) -> float:
-    """Return the bytes of logits at their fullest: theirs and as many for their gradient, or those of one chunk."""
-    return 2 * min(scored * config["vocab_size"] * FULL, max(chunk, config["vocab_size"] * FULL))
+def depth(config: Config, prediction: bool = True) -> int:
+    """Return how many multi-token-prediction modules are trained [V3 2.2]."""
+    return (config.get("num_nextn_predict_layers") or 0) if prediction else 0
+
+
+def logits(config: Config, scored: float, chunk: float = CHUNK, modules: int = 0) -> float:
+    """Return the bytes of logits at their fullest: theirs and as many for their gradient, or those of one chunk.
+
+    Where they aren't chunked, those of prediction `modules` are there too.
+    """
+    whole, most = scored * config["vocab_size"] * FULL, max(chunk, config["vocab_size"] * FULL)
+    return 2 * most if whole > most else (2 + modules) * whole
 
 
 def training(
@@ -122,19 +131,22 @@ def training(
     rank: int = 0,
     targets: tuple[str, ...] = (),
     alone: bool = False,
+    prediction: bool = False,
 ) -> float:
     """Return the bytes that a training step holds at its fullest, on the largest of its batches, `shape`.
 
     `alone`: it is the step's only batch, so that gradients come while what was kept goes; else those of a batch before
-    are there. The fullest moment is the head's backward, some layer's, or the embedding's.
+    are there. The fullest moment is the head's backward, some layer's, or the embedding's. `prediction` trains the
+    multi-token-prediction modules too: layers more, and logits of each module's beside the model's.
     """
     gradients = FULL * trained(config, rank, targets)
     state = training_state(config, moments, rank=rank, targets=targets) - gradients * alone
-    kept = activations(config, shape, half, recompute, rank > 0)
-    fullest = [*_backward(config, shape, half, recompute, rank > 0, kept, FULL * alone)]
+    kept = activations(config, shape, half, recompute, rank > 0, prediction)
+    modules = depth(config, prediction)
+    fullest = [*_backward(config, shape, half, recompute, rank > 0, kept, FULL * alone, modules)]
     matrix = 0 if rank else FULL * parameters.head(config)  # a gradient of the head, or of the embedding
     chunked = shape.scored * config["vocab_size"] * FULL > CHUNK  # each chunk has one, added to those before
-    fullest.append(kept + logits(config, shape.scored) + matrix * chunked)
+    fullest.append(kept + logits(config, shape.scored, modules=modules) + matrix * chunked)
     tied = bool(config.get("tie_word_embeddings"))  # the embedding's, the head's and their sum, each as large
     fullest.append(gradients * alone + matrix * (2 * tied + (not alone)))
     return state + max(fullest)
@@ -148,15 +160,23 @@ def trained(config: Config, rank: int = 0, targets: tuple[str, ...] = ()) -> int
 
 
 def _backward(
-    config: Config, shape: Shape, half: bool, recompute: bool, frozen: bool, kept: float, gradient: float
+    config: Config, shape: Shape, half: bool, recompute: bool, frozen: bool, kept: float, gradient: float, modules: int
 ) -> Iterator[float]:
     """Yield what is held in each layer's backward, from the last on; a weight passed has left `gradient` bytes.
 
-    The head's part and the last norm's of what was `kept` are gone by then.
+    The head's part and the last norm's of what was `kept` are gone by then, and modules are before any layer. Each
+    leaves a gradient of the embedding, to which the model's own is added.
     """
     width = config["hidden_size"] * FULL
-    kept -= shape.scored * (width + 3 * INDEX) + _normed(shape, frozen) * shape.tokens * width
+    kept -= (1 + modules) * _scored(config, shape)
     made = gradient * (0 if frozen else parameters.head(config))
+    for index in reversed(range(modules)):
+        place = config["num_hidden_layers"] + index
+        again = _layer(config, place, shape, HALF if half else FULL, frozen) if recompute else 0.0
+        yield made + kept + again + _passing(config, place, shape, HALF if half else FULL)
+        kept -= _module(config, shape, half, recompute, frozen, index) - _scored(config, shape)
+        made += FULL * parameters.head(config) + gradient * parameters.module(config, index)
+    kept -= _normed(shape, frozen) * shape.tokens * width
     copied = parameters.matrices(config) / config["num_hidden_layers"] * HALF * half
     for index, held in reversed([*enumerate(_layers(config, shape, half, frozen))]):
         here = kept + held * recompute
@@ -232,6 +252,32 @@ def _reading(config: Config, tokens: float, length: float) -> float:
 
 def _rounded_up(count: float, multiple: int) -> int:
     return ceil(count / multiple) * multiple
+
+
+def _scored(config: Config, shape: Shape) -> float:
+    """Return what the head keeps beside logits."""
+    return shape.scored * (config["hidden_size"] * FULL + 3 * INDEX)
+
+
+def _angles(config: Config, shape: Shape) -> float:
+    """Return what the rotation's tables take, looked up by token; and tokens' places."""
+    return shape.tokens * (2 * parameters.rope_dim(config) * FULL + INDEX)
+
+
+def _module(config: Config, shape: Shape, half: bool, recompute: bool, frozen: bool, index: int) -> float:
+    """Return what a prediction module keeps: norms of the embedding and of the state, both side by side, and its own.
+
+    Only its block is computed twice where layers are. Under autocast the block's states are bfloat16, which no norm in
+    C reads: only those of the embedding and of the model's own state are.
+    """
+    hidden, each = config["hidden_size"], HALF if half else FULL
+    plain = replace(shape, native=shape.native and not half)
+    block = _layer(config, config["num_hidden_layers"] + index, plain, each, frozen)
+    normed = _normed(shape, frozen) + _normed(plain if index else shape, frozen) + _normed(plain, frozen)
+    norms = normed * hidden * FULL + 3 * FULL + 2 * hidden * each
+    copies = parameters.module(config, index) * HALF if half else 0.0
+    kept = shape.tokens * hidden * each if recompute else block
+    return kept + copies + shape.tokens * norms + _angles(config, shape) + _scored(config, shape)
 
 
 def _normed(shape: Shape, frozen: bool) -> int:

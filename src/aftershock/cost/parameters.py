@@ -75,6 +75,13 @@ def layer(config: Config, index: int) -> int:
     return sum(math.prod(shape) for shape in block(config, index).values())
 
 
+def module(config: Config, index: int) -> int:
+    """Return how many weights prediction module `index` has; embedding and head are the model's."""
+    return layer(config, config["num_hidden_layers"] + index) + sum(
+        math.prod(shape) for shape in _prediction(config["hidden_size"]).values()
+    )
+
+
 def total(config: Config, prediction: bool = True) -> int:
     """Return how many weights the model has, with its multi-token-prediction modules or without them.
 

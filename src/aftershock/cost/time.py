@@ -8,7 +8,7 @@ bubbles.
 from dataclasses import dataclass
 from math import ceil
 
-from aftershock.cost import flops, parameters
+from aftershock.cost import flops, memory, parameters
 from aftershock.cost import layout as layouts
 from aftershock.cost.cluster import Chip, Cluster
 from aftershock.cost.estimate import Estimate
@@ -72,7 +72,8 @@ class Training:
     """A job: `tokens` in sequences of `length`, `batch` tokens a step.
 
     `precision` is bf16 or fp8, of the layers' products alone (V3, 3.3.1), where the chip has it; `recompute` as in
-    cost/flops.py; `prediction` trains the multi-token-prediction modules too.
+    cost/flops.py; `prediction` trains the multi-token-prediction modules too. `moments` are the optimiser's bytes a
+    weight, which decide what fits.
     """
 
     length: float
@@ -81,6 +82,7 @@ class Training:
     precision: str = "bf16"
     recompute: bool = False
     prediction: bool = False
+    moments: float = memory.ADAM
 
     def micro_batches(self, layout: Layout) -> int:
         """Return how many micro-batches of one sequence each pipeline gets of a step."""
@@ -104,7 +106,13 @@ def trainer(config: Config, cluster: Cluster, job: Training) -> Layout:
 
     def held(found: Layout) -> float:
         return layouts.training_memory(
-            config, found, shape, micro_batches=job.micro_batches(found), recompute=job.recompute
+            config,
+            found,
+            shape,
+            micro_batches=job.micro_batches(found),
+            recompute=job.recompute,
+            moments=job.moments,
+            prediction=job.prediction,
         )
 
     return layouts.search(config, cluster, held, lambda found: parts(config, cluster, found, job).seconds(FITTED))
@@ -114,14 +122,14 @@ def parts(config: Config, cluster: Cluster, layout: Layout, job: Training) -> Pa
     """Return where the time of a job goes, before any efficiency."""
     linear, routed, exact = split(config, job.length, job.recompute, job.prediction)
     share, chip = job.tokens / cluster.count, cluster.chip
-    top = peak(chip, job.precision)
+    top, modules = peak(chip, job.precision), memory.depth(config, job.prediction)
     traffic = (
-        EXPOSED_TENSOR * tensor_traffic(config, chip, layout, job.recompute)
-        + EXPOSED_EXPERT * expert_traffic(config, cluster, layout, job.precision)
+        EXPOSED_TENSOR * tensor_traffic(config, chip, layout, job.recompute, modules)
+        + EXPOSED_EXPERT * expert_traffic(config, cluster, layout, job.precision, modules)
         + EXPOSED_DATA * data_traffic(config, cluster, layout, job.batch) * cluster.count / job.batch
     )
     bubble = BUBBLE * (layout.pipeline - 1) / job.micro_batches(layout)
-    touched = values(config) / chip.bandwidth
+    touched = values(config, modules) / chip.bandwidth
     return Parts(
         share * linear / top, share * routed / top, share * exact / chip.bf16, share * touched, share * traffic, bubble
     )
@@ -134,7 +142,7 @@ def split(config: Config, length: float, recompute: bool = False, prediction: bo
     FP8 makes the first two quicker; the last stay in higher precision (V3, 3.3.1).
     """
     long, short = (flops.training(config, seen, recompute=recompute, prediction=prediction) for seen in (length / 2, 0))
-    depth = (config.get("num_nextn_predict_layers") or 0) if prediction else 0
+    depth = memory.depth(config, prediction)
     head = 2 * flops.TRAINING * parameters.head(config) * (1 + depth)
     inner = config.get("num_experts_per_tok", 0) * 3 * config["hidden_size"] * config.get("moe_intermediate_size", 0)
     routed = 2 * (flops.TRAINING + recompute) * (sparse_layers(config) + depth) * inner
@@ -142,21 +150,22 @@ def split(config: Config, length: float, recompute: bool = False, prediction: bo
 
 
 @parameters.remembered
-def values(config: Config) -> float:
+def values(config: Config, modules: int = 0) -> float:
     """Return how many values a token has between all products: norms, residuals, attention's and the MLPs' inner ones.
 
-    A token sent to experts is gathered for each of them and put back.
+    A token sent to experts is gathered for each of them and put back. A prediction module is a layer more.
     """
     hidden, sparse = config["hidden_size"], sparse_layers(config)
     dense = config["num_hidden_layers"] - sparse
-    found = 6 * hidden * config["num_hidden_layers"] + 3 * dense * config["intermediate_size"]
+    sparse += modules
+    found = 6 * hidden * (dense + sparse) + 3 * dense * config["intermediate_size"]
     if not sparse:
         return float(found)
     chosen, shared = config["num_experts_per_tok"], parameters.shared_experts(config)
     return float(found + sparse * (2 * chosen * hidden + 3 * (chosen + shared) * config["moe_intermediate_size"]))
 
 
-def tensor_traffic(config: Config, chip: Chip, layout: Layout, recompute: bool = False) -> float:
+def tensor_traffic(config: Config, chip: Chip, layout: Layout, recompute: bool = False, modules: int = 0) -> float:
     """Return the seconds a token for which a chip's link is busy with sums over its tensor-parallel group.
 
     Two sums a layer forward and two backward (Megatron, arXiv 1909.08053, 3), each of which moves a chip's part twice.
@@ -164,10 +173,12 @@ def tensor_traffic(config: Config, chip: Chip, layout: Layout, recompute: bool =
     if layout.tensor == 1:
         return 0.0
     moved = (4 + 2 * recompute) * 2 * (layout.tensor - 1) * config["hidden_size"] * HALF
-    return float(config["num_hidden_layers"] * moved / (chip.link * WIRE))
+    return float((config["num_hidden_layers"] + modules) * moved / (chip.link * WIRE))
 
 
-def expert_traffic(config: Config, cluster: Cluster, layout: Layout, precision: str = "bf16") -> float:
+def expert_traffic(
+    config: Config, cluster: Cluster, layout: Layout, precision: str = "bf16", modules: int = 0
+) -> float:
     """Return the seconds a token for which wires are busy with sending it to its experts and back, both ways.
 
     A token crosses the network once for each other node that holds some of its experts, at most `topk_group` of them
@@ -176,7 +187,7 @@ def expert_traffic(config: Config, cluster: Cluster, layout: Layout, precision: 
     if layout.expert == 1 or not sparse_layers(config):
         return 0.0
     one_way = config["hidden_size"] * ((1 if precision == "fp8" else HALF) + HALF)  # there, and back in bfloat16
-    return 2 * sparse_layers(config) * one_way * _wires(config, cluster, layout)
+    return 2 * (sparse_layers(config) + modules) * one_way * _wires(config, cluster, layout)
 
 
 def data_traffic(config: Config, cluster: Cluster, layout: Layout, batch: float) -> float:

@@ -96,7 +96,8 @@ def held(
     shape, alone = batch(stage, load, native)
     half = how.precision != "float32"
     state = memory.training_state(config, how.moments, rank=how.rank, targets=how.targets)
-    kept = state + memory.activations(config, shape, half, frozen=how.rank > 0) + 2 * memory.CHUNK
+    forward = memory.activations(config, shape, half, frozen=how.rank > 0, prediction=how.prediction)
+    kept = state + forward + 2 * memory.CHUNK
     if stage.optim.recompute == "auto" and kept > ROOM * room:
         how = replace(how, recompute=True)
     trained = memory.training(
@@ -108,5 +109,6 @@ def held(
         rank=how.rank,
         targets=how.targets,
         alone=alone,
+        prediction=how.prediction,
     )
     return beside + max(trained, state + sampled), how

@@ -133,7 +133,8 @@ def training_work(config: Config, load: Load, how: How, beside: float = 0.0) -> 
     each = beside + flops.training(
         config, context, recompute=how.recompute, prediction=how.prediction, rank=how.rank, targets=how.targets
     )
-    each += BETWEEN * config["hidden_size"] * config["num_hidden_layers"] * (1 + how.recompute / flops.TRAINING)
+    layers = config["num_hidden_layers"] + memory.depth(config, how.prediction)
+    each += BETWEEN * config["hidden_size"] * layers * (1 + how.recompute / flops.TRAINING)
     return {"float32" if how.precision == "float32" else "bfloat16": load.trained * each, "step": load.steps}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from aftershock import graph
 from aftershock.cost.cluster import Cluster
 from aftershock.cost.lengths import Lengths
+from aftershock.cost.memory import MOMENTS
 from aftershock.cost.parameters import Config
 from aftershock.cost.simulation import Outcome, describe
 from aftershock.cost.simulation.schedules import schedules
@@ -42,7 +43,7 @@ def _stage(stage: RLStage, recipe: Recipe, config: Config, cluster: Cluster) -> 
     group = stage.samples_per_problem
     batch = stage.problems_per_step * group
     job = {"batch": batch, "group": group, "prompt": round(done.prompt), "steps": stage.steps}
-    return schedules(config, cluster, lengths, **job)
+    return schedules(config, cluster, lengths, **job, shared=True, moments=MOMENTS[stage.optim.moments])
 
 
 def as_dicts(found: Simulated) -> dict[str, Any]:

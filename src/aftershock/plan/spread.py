@@ -23,7 +23,8 @@ WAYS = ("data", "tensor", "expert", "pipeline", "zero")
 class Job:
     """What is spread: a stage's model, what it trains on at once and how, how it samples, and the user's layout.
 
-    `again` is `optim.recompute`: auto computes layers twice where no layout fits without.
+    `again` is `optim.recompute`: auto computes layers twice where no layout fits without. So many completions share a
+    prompt: `sharing` where it is read to sample, `group` where it is trained on.
     """
 
     config: Config
@@ -34,6 +35,15 @@ class Job:
     chosen: str
     how: How
     again: str
+    sharing: int = 1
+    group: int = 1
+
+    def shape(self, load: Load, tokens: float) -> Shape:
+        """Return what is trained on at once: `tokens` with a group's prompt in each of its rows, computed once."""
+        rows = max(tokens, load.length) / load.length
+        scored = load.written if self.group > 1 else load.length
+        even = Shape.even(rows * load.length, load.length, rows * scored, plain_to=0)
+        return replace(even, tokens=rows * (load.written + load.prompt / self.group))
 
 
 @dataclass(frozen=True)
@@ -81,8 +91,15 @@ def _trainer(job: Job, load: Load, again: bool) -> tuple[Layout, float, str]:
     trained = job.how.trained(job.config)
 
     def held(found: Layout, tokens: float = job.micro_tokens) -> float:
-        shape = Shape.even(max(tokens, load.length), load.length, plain_to=0)
-        return layout.training_memory(job.config, found, shape, recompute=again, trained=trained)
+        return layout.training_memory(
+            job.config,
+            found,
+            job.shape(load, tokens),
+            recompute=again,
+            trained=trained,
+            moments=job.how.moments,
+            prediction=job.how.prediction,
+        )
 
     def seconds(found: Layout) -> float:
         return time.training(job.config, job.cluster, found, _work(job, load, again), whole=False).likely
@@ -105,7 +122,8 @@ def _sampler(job: Job, load: Load) -> tuple[Layout, float, str]:
 
     def seconds(found: Layout) -> float:
         each, lengths = _batch(job, load)
-        return decoding.likely(decoding.Engine(job.config, job.cluster, found), each, load.prompt, lengths, job.rows)
+        engine = decoding.Engine(job.config, job.cluster, found)
+        return decoding.likely(engine, each, load.prompt, lengths, job.rows, each / job.sharing)
 
     return _found(job, held, seconds, sampling=True)
 
@@ -143,7 +161,10 @@ def sampling(job: Job, load: Load, found: Spread) -> Estimate:
 
 def _sampled(job: Job, load: Load, found: Layout) -> Estimate:
     each, lengths = _batch(job, load)
-    batch = decoding.sampling(job.config, job.cluster, found, each, load.prompt, lengths, rows=job.rows)
+    prompts = each / job.sharing
+    batch = decoding.sampling(
+        job.config, job.cluster, found, each, load.prompt, lengths, prompts=prompts, rows=job.rows
+    )
     return batch.times(load.completions / each)
 
 

@@ -234,7 +234,9 @@ class Planner:
         optim, how = getattr(stage, "optim", None), How.of(stage)
         tokens, again = (optim.micro_tokens, optim.recompute) if optim else (0, "never")
         rows, longest = getattr(stage, "max_rows", MAX_ROWS), getattr(stage, "max_tokens", PROMPT_TOKENS)
-        job = spread.Job(config, self.place.cluster, tokens, rows, longest, self.chosen, how, again)
+        sharing = getattr(stage, "samples_per_problem", 1)
+        group = sharing if isinstance(stage, RLStage) else 1
+        job = spread.Job(config, self.place.cluster, tokens, rows, longest, self.chosen, how, again, sharing, group)
         laid = spread.spread(job, loads[1] if loads else replace(EMPTY, trained=tokens, steps=1, written=longest))
         loop = decoding.LOOP if isinstance(stage, RLStage | DistillStage) else (1.0, 1.0, 1.0)
         share = _read(stage, config, other, EMPTY) / (flops.TRAINING * flops.forward(config, 0))

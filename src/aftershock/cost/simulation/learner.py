@@ -64,7 +64,7 @@ class _Run:
         self.rows = self.judged.and_then(self._judge(self.samplers.foresee(allowed - self.samplers.begun, version)))
         batch, ready = self._batch()
         begin = max(ready, self.free)
-        tokens = float(self.rows.tokens[batch].sum()) + batch.size * self.setup.prompt
+        tokens = float(self.rows.tokens[batch].sum()) + batch.size * self.setup.prompt_share
         end = begin + self.setup.rates.step_fixed + tokens / self.train
         if self.failure < end:
             self._fail()

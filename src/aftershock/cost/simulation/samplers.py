@@ -74,7 +74,7 @@ class Samplers:
     def __init__(self, setup: Setup) -> None:
         shape = (setup.engines, setup.most_rows)
         slow = setup.slowness()[: setup.samplers].reshape(setup.engines, -1).max(1)
-        prefill = setup.prompt / setup.rates.prefill / setup.lengths.mean  # spread over a completion's tokens
+        prefill = setup.prompt_share / setup.rates.prefill / setup.lengths.mean  # spread over a completion's tokens
         self.setup = setup
         rows = np.arange(shape[1] + 1)
         counts, seconds = np.array(setup.rates.decode).T

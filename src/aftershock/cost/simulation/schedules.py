@@ -7,6 +7,7 @@ from aftershock.cost import decoding, layout, time
 from aftershock.cost.cluster import Cluster
 from aftershock.cost.layout import Layout
 from aftershock.cost.lengths import Lengths
+from aftershock.cost.memory import ADAM
 from aftershock.cost.parameters import Config
 from aftershock.cost.simulation.longer import longer, once
 from aftershock.cost.simulation.outcome import Outcome
@@ -25,19 +26,28 @@ KINDS = {
 
 
 def schedules(
-    config: Config, cluster: Cluster, lengths: Lengths, *, batch: int, group: int, prompt: int, steps: int
+    config: Config,
+    cluster: Cluster,
+    lengths: Lengths,
+    *,
+    batch: int,
+    group: int,
+    prompt: int,
+    steps: int,
+    shared: bool = False,
+    moments: float = ADAM,
 ) -> dict[str, Outcome]:
     """Return what a job comes to under each schedule that the cluster has room for, at the quickest split of it.
 
     Layouts are those of cost/time.py and cost/decoding.py; every second takes as much longer as published RL steps do
-    over the roofline (cost/decoding.py's LOOP). Long runs are foretold from their first part (longer.py).
-    CapacityError where not even taking turns fits.
+    over the roofline (cost/decoding.py's LOOP). `shared` is Setup's, `moments` the optimiser's bytes a weight. Long
+    runs are foretold from their first part (longer.py). CapacityError where not even taking turns fits.
     """
-    shared = {"batch": batch, "group": group, "prompt": prompt, "steps": steps}
-    made = {"in turn": longer(_setup(config, cluster, lengths, 0, shared))}
+    job = {"batch": batch, "group": group, "prompt": prompt, "steps": steps, "shared": shared}
+    made = {"in turn": longer(_setup(config, cluster, lengths, 0, moments, job))}
     splits = [chips for share in SHARES if 0 < (chips := round(cluster.count * share)) < cluster.count]
     for name, options in list(KINDS.items())[1:]:
-        found = [_tried(config, cluster, lengths, learners, shared | options) for learners in dict.fromkeys(splits)]
+        found = [_tried(config, cluster, lengths, n, moments, job | options) for n in dict.fromkeys(splits)]
         best = min(found, key=lambda pair: pair[0], default=(inf, None))[1]
         if best is not None:
             made[name] = longer(best)
@@ -45,25 +55,26 @@ def schedules(
 
 
 def _tried(
-    config: Config, cluster: Cluster, lengths: Lengths, learners: int, options: dict
+    config: Config, cluster: Cluster, lengths: Lengths, learners: int, moments: float, options: dict
 ) -> tuple[float, Setup | None]:
     """Return the setup with so many learners and its seconds a step; none where the model doesn't fit so few chips."""
     try:
-        setup = _setup(config, cluster, lengths, learners, options)
+        setup = _setup(config, cluster, lengths, learners, moments, options)
     except CapacityError:
         return inf, None
     steps = once(replace(setup, steps=TRIED, mtbf_hours=inf)).steps
     return float(steps[-1].end - steps[TRIED // 2].end), setup  # later ones: the first fill the pipe
 
 
-def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, options: dict) -> Setup:
+def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, moments: float, options: dict) -> Setup:
     batch, prompt, chip = options["batch"], options["prompt"], cluster.chip
     samplers = replace(cluster, count=cluster.count - learners)
     sampler = decoding.sampler(config, samplers, batch, prompt, lengths)
     rows = _rows(config, samplers, sampler, batch, prompt + min(lengths.cap, 2 * lengths.mean))
     rows = min(rows, -(-int((options.get("staleness", 0) + 1) * batch) // sampler.data))
     length = prompt + lengths.mean
-    trainer, recompute = _trainer(config, replace(cluster, count=learners or cluster.count), length, batch * length)
+    job = time.Training(length, batch=batch * length, moments=moments)
+    trainer, recompute = _trainer(config, replace(cluster, count=learners or cluster.count), job)
     shared = {"batch": batch, "rows": rows, "prompt": prompt, "recompute": recompute, "factor": decoding.LOOP[1]}
     found = rates(config, chip, sampler, trainer, lengths, **shared)
     return Setup(
@@ -81,9 +92,8 @@ def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, op
     )
 
 
-def _trainer(config: Config, cluster: Cluster, length: float, batch: float) -> tuple[Layout, bool]:
+def _trainer(config: Config, cluster: Cluster, job: time.Training) -> tuple[Layout, bool]:
     """Return the quickest layout to train with, and whether activations must be computed again for it to fit."""
-    job = time.Training(length, batch=batch)
     try:
         return time.trainer(config, cluster, job), False
     except CapacityError:

@@ -39,7 +39,8 @@ class Setup:
     A step learns from `batch` completions in groups of `group`. `staleness` is how many updates sampling may run
     ahead: 0 is synchronous, 1 one step off. `in_order`: a step takes the groups that were begun first, and the bound
     is strict; else those that are done first, and the bound is on beginning alone, as in AReaL (arXiv 2505.24298, 5.1).
-    `recompute`: caches are made anew at each update. `network` is bytes a second into one chip.
+    `recompute`: caches are made anew at each update. `shared`: a group's prompt is read and learned from once, not with
+    each of its completions. `network` is bytes a second into one chip.
     """
 
     rates: Rates
@@ -55,6 +56,7 @@ class Setup:
     staleness: float = 0
     in_order: bool = True
     recompute: bool = False
+    shared: bool = False
     judges: int = 64
     network: float = math.inf
     mtbf_hours: float = math.inf
@@ -94,6 +96,11 @@ class Setup:
     def most_rows(self) -> int:
         """The most rows that an engine can have under way."""
         return min(self.rows, -(-self.allowed(0) // self.engines))
+
+    @property
+    def prompt_share(self) -> float:
+        """How many tokens of a prompt come with each completion."""
+        return self.prompt / self.group if self.shared else self.prompt
 
     def allowed(self, version: int) -> int:
         """Return how many completions may have been begun when so many updates are made; whole groups."""
