@@ -89,6 +89,8 @@ INLINE void copy_row(const float *x, long n, float by, long width, float *to) {
     for (; i < width; i++) to[i] = 0;
 }
 
+INLINE vec load_some(const float *x, long n) { return n == WIDTH ? load(x) : load_part(x, n, 0); }
+
 /* Rows become columns. */
 INLINE void turn(vec v[WIDTH]) {
     EACH(int by = 1; by < WIDTH; by *= 2) {
@@ -115,13 +117,14 @@ static void lay_across(const float *x, long stride, long n, long dim, float *to)
         float *lane = to + row / PANEL * PANEL * dim + row % PANEL;
         for (long d = 0; d < dim; d += WIDTH) {
             vec v[WIDTH];
-            EACH(int i = 0; i < WIDTH; i++) {
-                const float *from = x + (row + i) * stride + d;
-                v[i] = row + i >= n ? (vec){0} : dim - d >= WIDTH ? load(from) : load_part(from, dim - d, 0);
-            }
+            const float *from = x + row * stride + d;
+            const long rows = least(n - row, WIDTH), part = least(dim - d, WIDTH);
+            if (rows == WIDTH && part == WIDTH)
+                EACH(int i = 0; i < WIDTH; i++) v[i] = load(from + i * stride);
+            else
+                for (long i = 0; i < WIDTH; i++) v[i] = load_some(from + i * stride, i < rows ? part : 0);
             turn(v);
-            EACH(int i = 0; i < WIDTH; i++)
-                if (d + i < dim) store(lane + (d + i) * PANEL, v[i]);
+            for (long i = 0; i < part; i++) store(lane + (d + i) * PANEL, v[i]);
         }
     }
 }
