@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aftershock.cost import hardware, memory
+from aftershock.cost import decoding, hardware, memory
 from aftershock.cost.hardware import cpu
 from aftershock.errors import RecipeError
 from aftershock.models import build
@@ -115,6 +115,14 @@ def test_models_of_the_hub_are_planned_without_a_download(recipe):
     assert found.as_dict()["total"]["usd"][1] == pytest.approx(found.seconds[1] / 3600 * 8 * 2.5)
     with pytest.raises(RecipeError, match=r"'H1000' .*nearest: .*H100-SXM"):
         plan(zero, "H1000")
+
+
+def test_rl_s_range_on_a_cluster_is_that_of_published_steps_alone(recipe, monkeypatch):
+    """Their factor is published over foretold seconds, so the parts' own ranges are in it."""
+    monkeypatch.setattr("aftershock.plan.stages.SCENARIOS", (loads.SCENARIOS[1],) * 3)
+    stage = plan(recipe(RL.format(source="hub:Qwen/Qwen2.5-7B", more="")), "8xH100").stages[0]
+    least, likely, most = decoding.LOOP
+    assert stage.seconds == pytest.approx([stage.seconds[1] * times / likely for times in (least, likely, most)])
 
 
 def test_what_does_not_fit_is_said_with_what_to_change(recipe, monkeypatch):

@@ -238,11 +238,12 @@ class Planner:
         group = sharing if isinstance(stage, RLStage) else 1
         job = spread.Job(config, self.place.cluster, tokens, rows, longest, self.chosen, how, again, sharing, group)
         laid = spread.spread(job, loads[1] if loads else replace(EMPTY, trained=tokens, steps=1, written=longest))
-        loop = decoding.LOOP if isinstance(stage, RLStage | DistillStage) else (1.0, 1.0, 1.0)
+        looped = isinstance(stage, RLStage | DistillStage)  # whose published steps' factor has all errors in it
+        loop = decoding.LOOP if looped else (1.0, 1.0, 1.0)
         share = _read(stage, config, other, EMPTY) / (flops.TRAINING * flops.forward(config, 0))
         trained = [spread.training(job, one, laid, share) for one in loads]
         sampled = [spread.sampling(job, one, laid) for one in loads]
-        ends = ("low", "likely", "high")[: len(loads)]
+        ends = (("likely",) * 3 if looped else ("low", "likely", "high"))[: len(loads)]
         return replace(
             found,
             memory_gb=laid.held / 1e9,
