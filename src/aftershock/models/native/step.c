@@ -42,6 +42,8 @@ typedef struct {
 #define DRAWN 32768  /* logits that are worth a thread of their own */
 #define CHUNK 96     /* rows that pass all layers together: their values stay in a core's own cache */
 
+#define SOME 24      /* rows that take many steps together: so few that their keys and values stay in a cache */
+
 /* What `rows` rows are worked in. */
 typedef struct {
     float *x, *normed, *q, *k, *v, *wide, *up, *weights, *work, *all;
@@ -233,10 +235,10 @@ static int once(const Step *step, long threads) {
     return job.failed || (step->draws && step->draws->failed) ? NO_MEMORY : DONE;
 }
 
-/* The rows of `step` that go on, in `held` [3][rows]; how many they are. */
-static long going(const Step *step, long *held) {
+/* Those of rows `from` to `to` that go on, in `held` [3][rows]; how many they are. */
+static long going(const Step *step, long from, long to, long *held) {
     long n = 0;
-    for (long r = 0; r < step->rows; r++) {
+    for (long r = from; r < to; r++) {
         if (step->draws->ended[r]) continue;
         held[n] = step->tokens[r];
         held[n + step->rows] = step->starts[r];
@@ -245,19 +247,24 @@ static long going(const Step *step, long *held) {
     return n;
 }
 
-/* Draw up to `count` tokens for each row, the cache's first ones, until it may have ended, or until any may have. */
+/* Draw up to `count` tokens for each row, the cache's first ones, until it may have ended, or until any may have.
+ *
+ * Patient rows of a small model go through all steps some at a time, so that their keys and values stay in a cache. */
 static int draw_on(const Step *step, long count, long threads) {
     long *held = malloc(24 * step->rows);
     Step now = *step;
+    const long rows = step->rows, patient = step->draws->patient;
+    const long some = patient && !step->model->large ? threads * SOME : rows;
     int code = held ? DONE : NO_MEMORY;
     now.tokens = held;
-    now.starts = held + step->rows;
-    now.places = held + 2 * step->rows;
-    for (long n = 0; n < count && code == DONE; n++) {
-        now.rows = going(step, held);
-        if (!now.rows || (now.rows < step->rows && !step->draws->patient)) break;
-        code = once(&now, threads);
-    }
+    now.starts = held + rows;
+    now.places = held + 2 * rows;
+    for (long from = 0; from < rows; from += some)
+        for (long n = 0; n < count && code == DONE; n++) {
+            now.rows = going(step, from, from + some < rows ? from + some : rows, held);
+            if (!now.rows || (now.rows < rows && !patient)) break;
+            code = once(&now, threads);
+        }
     free(held);
     return code;
 }
