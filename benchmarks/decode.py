@@ -14,7 +14,8 @@ in a process of its own, in float32 alone. Both sides are greedy there, and `ali
 tokens.
 
 The limit: a step of decoding reads every weight once (the tied embedding as the output head) and each row's keys and
-values; at the measured bandwidth no more steps can be done. The bandwidth is the larger of STREAM's triad
+values; at the measured bandwidth no more steps can be done. It is told for whole calls and for steps alone, a call's
+time less that of one which ends with its first token, its prefill. The bandwidth is the larger of STREAM's triad
 (a = b + s * c, 12 bytes an element of float32) and a sum, which only reads, each the best of some passes over arrays of
 256 MiB, at the same threads. The nano model lies in the caches, so the limit is told for the 0.5B shape alone.
 """
@@ -73,6 +74,12 @@ def completed(model: CausalLM, tokenizer: Tokenizer, rows: int, length: int, hea
 def ours(model: CausalLM, tokenizer: Tokenizer, rows: int, length: int, heat: float = 1.0) -> Callable[[], int]:
     """Return a call of the engine."""
     return lambda: sum(map(len, completed(model, tokenizer, rows, length, heat)))
+
+
+def steps_alone(model: CausalLM, tokenizer: Tokenizer, rows: int, length: int) -> float:
+    """Return the tokens a second, by the clock, of all steps but each call's first."""
+    one, all_ = (ours(model, tokenizer, rows, tokens) for tokens in (1, length))
+    return rows * (length - 1) / (length * rows / pace(all_)[0] - rows / pace(one)[0])
 
 
 def theirs(model: Any, kind: str, rows: int, length: int) -> Callable[[], int]:
@@ -289,6 +296,8 @@ def measure(case: Case, rows: int, length: int, rounds: int, found: dict[str, An
     if found["bytes_a_second"] and case.name == "0.5b":
         most = max(found["bytes_a_second"].values()) * rows / bytes_a_step(case.model, rows, length)
         yield paired.compare(f"{title} limit", paces, [most] * len(paces), "tokens/s")
+        alone = [steps_alone(case.model, case.tokenizer, rows, length) for _ in paces]
+        yield paired.compare(f"{title} limit: steps alone", alone, [most] * len(alone), "tokens/s")
     if llama:
         llama.close()
 
