@@ -149,13 +149,16 @@ def copied(config: dict) -> float:
 def foretold(name: str) -> float:
     if name in peak.SAMPLED:
         config, rows, prompts, length, longest = peak.SAMPLED[name]
-        return memory.weights(config) + copied(config) + memory.sampled(config, rows, length, longest, rows, prompts)
+        held = memory.sampled(config, rows, length, longest, rows, prompts, bool(native.library()))
+        return memory.weights(config) + copied(config) + held
     if name in peak.STAGES:
         config, precision = peak.STAGES[name]
         lengths, prompts = [peak.PROMPT + peak.LONGEST] * peak.ROWS, peak.ROWS // peak.GROUP
         shape = memory.Shape.of(lengths, peak.ROWS * peak.LONGEST, native=NATIVE)
         shape = replace(shape, tokens=peak.ROWS * peak.LONGEST + prompts * peak.PROMPT)
-        sampled = memory.sampled(config, peak.ROWS, peak.PROMPT, peak.LONGEST, peak.ROWS, prompts)
+        sampled = memory.sampled(
+            config, peak.ROWS, peak.PROMPT, peak.LONGEST, peak.ROWS, prompts, bool(native.library())
+        )
         trained = memory.training(config, shape, half=precision == "bfloat16", alone=True)
         return copied(config) + max(trained, memory.training_state(config) + sampled)
     config, groups, precision, again, rank, micro_tokens = peak.TRAINED[name]

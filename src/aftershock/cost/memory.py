@@ -216,12 +216,19 @@ def packed(config: Config) -> float:
 
 
 def sampled(
-    config: Config, max_rows: int, prompt: int, max_tokens: int, completions: float = inf, prompts: float = inf
+    config: Config,
+    max_rows: int,
+    prompt: int,
+    max_tokens: int,
+    completions: float = inf,
+    prompts: float = inf,
+    native: bool = False,
 ) -> float:
     """Return the bytes that sampling takes at its fullest, weights apart: what it reserves, and what it works with.
 
     That is the sampler on all rows or a longer cache laid out; prompts read, or copied into their rows. Where all rows
     begin at once, the cache beyond the prompts isn't touched as yet when these are read, and so takes nothing.
+    `native`: steps in C draw, and move rows, where they lie, so that logits and what reading works with are all.
     """
     rows = int(min(max_rows, completions))
     staged = int(min(STAGED, prompts, completions, max(1, max_rows // 4)))
@@ -233,6 +240,8 @@ def sampled(
     reading = _reading(config, min(staged * read, PREFILL), min(prompt, SHORT))
     reserved = sampling(config, max_rows, prompt, max_tokens, completions, prompts)
     reserved -= _rounded_up(rows, ROWS) * config["vocab_size"] * LOGIT_RECORD
+    if native:
+        return reserved + rows * config["vocab_size"] * FULL + reading
     unread = _rounded_up(prompt + max_tokens - 1, POSITIONS) - read if completions <= max_rows else 0
     untouched = cache(config, _rounded_up(rows, ROWS) + staged, unread)
     return reserved + max(drawing, widening, max(copying, reading) - untouched)

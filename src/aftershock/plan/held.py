@@ -89,7 +89,8 @@ def held(
     if getattr(stage, "tasks", ()) and not isinstance(stage, RewardModelStage):
         beside += memory.packed(config) * native
         rows = getattr(stage, "max_rows", MAX_ROWS)
-        sampled = memory.sampled(config, rows, max(PROMPT_TOKENS, ceil(load.prompt)), stage.max_tokens)
+        longest = max(PROMPT_TOKENS, ceil(load.prompt))
+        sampled = memory.sampled(config, rows, longest, stage.max_tokens, native=native)
     how = How.of(stage).here()
     if isinstance(stage, SampleStage) or not hasattr(stage, "optim"):
         return beside + memory.weights(config) + sampled, how
