@@ -73,8 +73,8 @@ def _within(reach: float, freedom: float) -> float:
 
 def _range(row: Run, others: Ratios, level: float) -> tuple[float, float]:
     known, told = log(factor(others, row.mixture, level)), row.parts.seconds(time.FITTED)
-    unsaid = [log(parts.seconds(time.FITTED) / told) for parts in row.others]
-    return exp(-hypot(known, min(0.0, *unsaid, 0.0))), exp(hypot(known, max(0.0, *unsaid, 0.0)))
+    unsaid = [0.0, *(log(parts.seconds(time.FITTED) / told) for parts in row.others)]
+    return exp(-hypot(known, min(unsaid))), exp(hypot(known, max(unsaid)))
 
 
 def _without(ratios: Ratios, group: str) -> Ratios:
