@@ -197,9 +197,9 @@ INLINE void line_tile(const Packed *w, long first, const int outs, const float *
     }
 }
 
-/* `product` of a matrix in place. One or two rows are summed faster than weights arrive, and the processor's own
- * fetching does best with their eight or six lines; three or four rows need as many streams as they have lines; with
- * more rows one or two do, as tiles share what is next. Not inlined: among other loops it would lack registers. */
+/* `product` of a matrix in place. One row is summed faster than weights arrive, and the processor's own fetching does
+ * best with its eight lines; two to four rows need as many streams as they have lines; with more rows one or two do, as
+ * tiles share what is next. Not inlined: among other loops it would lack registers. */
 static __attribute__((noinline)) void lines(const Packed *w, long first, long last, const float *x, long rows,
                                             long x_stride, float *y, long y_stride) {
     const long n = w->ins, most = rows == 1 ? 8 : rows == 2 ? 6 : rows == 3 ? 4 : 3;
@@ -220,7 +220,7 @@ static __attribute__((noinline)) void lines(const Packed *w, long first, long la
         break;
                 switch (outs == 1 ? 0 : groups == 1 ? -tall : tall) {
                     CASE(-1, 1, 8, 0)
-                    CASE(-2, 2, 6, 0)
+                    CASE(-2, 2, 6, 6)
                     CASE(-3, 3, 4, 4)
                     CASE(-4, 4, 3, 3)
                     CASE(1, 1, 3, SHARED)
