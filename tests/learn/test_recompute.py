@@ -5,7 +5,8 @@ import torch
 from test_sharing import DENSE, LATENT, groups
 
 from aftershock import models
-from aftershock.learn import Learner, pack, recompute
+from aftershock.learn import Learner, pack, pack_documents, recompute
+from aftershock.learn.predictor import Predictor
 from aftershock.models.moe import Gate
 from aftershock.recipe import LossTable, OptimTable
 
@@ -67,6 +68,15 @@ def test_auto_computes_again_where_a_batch_would_not_fit(monkeypatch):
         monkeypatch.setattr(recompute, "memory_bytes", lambda there=bytes_there: there)
         assert recompute.is_tight(model, batch, OptimTable()) is tight
         assert not recompute.is_tight(model, batch, OptimTable(recompute="never"))
+
+
+def test_auto_counts_prediction_modules_where_they_are_trained():
+    model = models.build(LATENT | {"num_nextn_predict_layers": 1}, seed=0)
+    (batch,) = pack_documents([[1, 2, 3] * 20] * 1000, 100_000)
+    plain, more = (recompute._foretold(model, model.config.to_dict(), batch, OptimTable(), on) for on in (False, True))
+    assert more > 1.2 * plain
+    assert Predictor(model, OptimTable(), 0.3).prediction
+    assert not Learner(model, OptimTable()).prediction
 
 
 def test_what_a_user_says_of_glibc_stands(monkeypatch):

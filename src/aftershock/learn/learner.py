@@ -52,6 +52,8 @@ class Learner:
     `reference`.
     """
 
+    prediction = False  # whether prediction modules are trained beside the model
+
     def __init__(
         self, model: LanguageModel, optim: OptimTable, loss: LossTable | None = None, total_steps: int = 1
     ) -> None:
@@ -159,7 +161,8 @@ class Learner:
         tally = _Tally(torch.zeros((), device=self.model.device))
         self.model.train()
         for batch in batches:
-            with recomputed(self.model) if is_tight(self.model, batch, self.optim) else nullcontext():
+            again = is_tight(self.model, batch, self.optim, self.prediction)
+            with recomputed(self.model) if again else nullcontext():
                 tally.add(self._backward(batch.to(self.model.device)))
         self.model.eval()
         return tally

@@ -27,6 +27,8 @@ class Predictor(Learner):
     Raises TrainingError for a model without modules.
     """
 
+    prediction = True
+
     def __init__(self, model: CausalLM, optim: OptimTable, weight: float, total_steps: int = 1) -> None:
         self.modules = len(model.model.mtp)
         if not self.modules:

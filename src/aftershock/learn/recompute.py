@@ -77,15 +77,22 @@ def _uncounted(layer: nn.Module) -> Iterator[None]:
         layer.train(was)
 
 
-def is_tight(model: LanguageModel, batch: Batch, optim: OptimTable) -> bool:
-    """Return whether a batch's layers are to be computed again: as the recipe says, or where it would not fit."""
+def is_tight(model: LanguageModel, batch: Batch, optim: OptimTable, prediction: bool = False) -> bool:
+    """Return whether a batch's layers are to be computed again: as the recipe says, or where it would not fit.
+
+    `prediction`: the model's prediction modules are trained as well.
+    """
     if optim.recompute != "auto":
         return optim.recompute == "always"
     config = getattr(model, "config", None)
-    return config is not None and _foretold(model, config.to_dict(), batch, optim) > ROOM * _room(model.device)
+    if config is None:
+        return False
+    return _foretold(model, config.to_dict(), batch, optim, prediction) > ROOM * _room(model.device)
 
 
-def _foretold(model: nn.Module, config: memory.Config, batch: Batch, optim: OptimTable) -> float:
+def _foretold(
+    model: nn.Module, config: memory.Config, batch: Batch, optim: OptimTable, prediction: bool = False
+) -> float:
     """Return the bytes of weights, gradients and moments as they are, and of the batch's activations."""
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -93,7 +100,8 @@ def _foretold(model: nn.Module, config: memory.Config, batch: Batch, optim: Opti
     native = next(iter(parameters)).is_cpu and not getattr(model, "exact", False) and library("train") is not None
     shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()), native=native)
     shape = replace(shape, tokens=len(batch.tokens))  # a shared prompt is in the lengths of all its readers
-    return state + memory.activations(config, shape, optim.precision != "float32") + 2 * memory.CHUNK
+    half = optim.precision != "float32"
+    return state + memory.activations(config, shape, half, prediction=prediction) + 2 * memory.CHUNK
 
 
 def _room(device: torch.device) -> float:
