@@ -18,7 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results" / "ratios.json"
-SMALL = ("decode.py", "rl_step.py")
+SMALL = ("decode.py", "rl_step.py", "train.py")
 LOSS = 0.10
 SECONDS = 3600  # of one benchmark
 

@@ -46,7 +46,7 @@ class Prices:
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
 PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
 # In C: six stages of that recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's.
-PRICES["native"] = Prices(1.56e-11, PRICES["torch"].bfloat16, 0.0287, 2.13e-3, 1.63e-3, 3.3e-5, 1.34)
+PRICES["native"] = Prices(1.26e-11, PRICES["torch"].bfloat16, 0.0238, 9.63e-4, 1.04e-3, 1.37e-5, 1.11)
 REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
 
 
