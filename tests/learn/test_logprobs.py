@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -5,7 +6,9 @@ from learn_tiny import VOCAB, TinyModel, random_samples
 from torch.autograd.graph import saved_tensors_hooks
 
 from aftershock.learn import pack, token_logprobs
+from aftershock.learn.head import read_head
 from aftershock.learn.logprobs import _Select, chunked, select
+from aftershock.models.native import build
 
 
 def plain(logits, targets):
@@ -86,3 +89,24 @@ def test_head_keeps_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         token_logprobs(model, batch.tokens, batch.segments, batch.mask)
     assert set(seen) == {torch.float32}
+
+
+@pytest.mark.skipif(build.library("train") is None, reason="no C library")
+@pytest.mark.parametrize(("rows", "chunk"), [(40, 1 << 20), (40, 4 * 17 * 7), (1, 1), (0, 100)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_head_in_one_step_is_the_plain_one(rows, chunk, frozen):
+    """Kept whole; in chunks of 7; one row a chunk; nothing at all. Chunks want a weight smaller than the logits."""
+    weight = torch.randn(17, 5).requires_grad_(not frozen)
+    hidden, targets = torch.randn(rows, 5).requires_grad_(), torch.arange(rows) % 17
+    up = torch.randn(rows)
+    inputs = [hidden] if frozen else [hidden, weight]
+    plain = select(hidden.double() @ weight.double().t(), targets) if rows else (torch.zeros(0), torch.zeros(0))
+    found = read_head(hidden, weight, targets, chunk)
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-5, atol=1e-5)
+    if not rows:
+        return
+    wanted = torch.autograd.grad(plain[0], inputs, up.double())
+    for _ in range(2):  # the second time what was kept has been used up
+        for one, other in zip(torch.autograd.grad(found[0], inputs, up, retain_graph=True), wanted, strict=True):
+            torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-5)

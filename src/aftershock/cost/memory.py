@@ -145,11 +145,22 @@ def training(
     modules = depth(config, prediction)
     fullest = [*_backward(config, shape, half, recompute, rank > 0, kept, FULL * alone, modules)]
     matrix = 0 if rank else FULL * parameters.head(config)  # a gradient of the head, or of the embedding
-    chunked = shape.scored * config["vocab_size"] * FULL > CHUNK  # each chunk has one, added to those before
-    fullest.append(kept + logits(config, shape.scored, modules=modules) + matrix * chunked)
+    fullest.append(kept + _head(config, shape, matrix, modules))
     tied = bool(config.get("tie_word_embeddings"))  # the embedding's, the head's and their sum, each as large
     fullest.append(gradients * alone + matrix * (2 * tied + (not alone)))
     return state + max(fullest)
+
+
+def _head(config: Config, shape: Shape, matrix: float, modules: int) -> float:
+    """Return what the head's backward holds beside what was kept: logits, and `matrix`, the gradient of its weight.
+
+    In C logits become their gradient in place, and all of them are kept up to the bytes of the weight (learn/head.py).
+    """
+    whole = shape.scored * config["vocab_size"] * FULL
+    if not shape.native or modules:
+        return logits(config, shape.scored, modules=modules) + matrix * (whole > CHUNK)  # each chunk has a gradient
+    most = max(CHUNK, FULL * parameters.head(config))
+    return matrix + (whole if whole <= most else max(CHUNK, config["vocab_size"] * FULL))
 
 
 def trained(config: Config, rank: int = 0, targets: tuple[str, ...] = ()) -> int:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from aftershock.learn.head import CHUNK_BYTES, read_head
 from aftershock.models.base import LanguageModel, Segments
 from aftershock.models.native import train as native
 
 CACHED = 1 << 18  # bytes of logits worked on at once; their products take as much again
-CHUNK_BYTES = 1 << 26  # 64 MiB: 16k positions of a vocabulary of 1,024, or 130 of DeepSeek's 129,280
 
 
 class _Select(torch.autograd.Function):
@@ -126,8 +126,10 @@ def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mas
     model's own dtype even under autocast: in bfloat16 its rounding is the largest part of the gap between the
     sampler's and the learner's log-probabilities [MiniMax-M1, arXiv 2506.13585, section 3.2].
     """
-    hidden = kept_hidden(model, tokens, segments, mask)
+    hidden, weight = kept_hidden(model, tokens, segments, mask), model.head_weight
     with torch.autocast(hidden.device.type, enabled=False):
+        if weight is not None and not model.exact and native.serves(hidden, weight):
+            return read_head(hidden, weight, tokens[mask])
         return chunked(model.logits, hidden, tokens[mask], exact=model.exact)
 
 

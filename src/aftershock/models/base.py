@@ -101,6 +101,11 @@ class LanguageModel(nn.Module, ABC):
         to its own. Right padding is harmless: what it writes lies past the row's length and is overwritten later.
         """
 
+    @property
+    def head_weight(self) -> Tensor | None:
+        """The [vocab, hidden] by which `logits` multiplies and does nothing else; None where it does."""
+        return None
+
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the output head: [..., hidden] -> [..., vocab]."""

@@ -278,9 +278,12 @@ class CausalLM(LanguageModel):
             return Context(cos, sin, spans=Spans.of(segments))
         return Context(cos, sin, packing=Packing.of(segments, time))
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
     def logits(self, hidden: Tensor) -> Tensor:
-        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return product(hidden, weight)
+        return product(hidden, self.head_weight)
 
     def mtp_hidden(self, hidden: Tensor, tokens: Tensor, segments: Segments | None = None, depth: int = 1) -> Tensor:
         """Return MTP module `depth`'s hidden state [batch, time, hidden]: position t predicts token t + 1 + depth.

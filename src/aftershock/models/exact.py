@@ -79,8 +79,7 @@ class _CausalLM(CausalLM):
     exact = True
 
     def logits(self, hidden: Tensor) -> Tensor:
-        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return invariant.linear(hidden, weight)
+        return invariant.linear(hidden, self.head_weight)
 
 
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {

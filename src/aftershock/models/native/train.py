@@ -83,6 +83,18 @@ def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return _SelectFunction.apply(logits, targets)
 
 
+def selected(logits: Tensor, targets: Tensor, chosen: Tensor, entropy: Tensor, log_sum: Tensor) -> None:
+    """Write log-probabilities of targets Long[n], entropies, and the logits' log-sums, Float[n] each; no gradient."""
+    given = (_at(logits), _at(targets), None, *logits.shape)
+    _call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
+
+
+def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor, to: Tensor) -> None:
+    """Write into `to` [n, vocab], which may be the logits, their gradient under `up` Float[n], the chosen ones'."""
+    given = (_at(logits), _at(targets), _at(up), *logits.shape)
+    _call("select_backward", _Select(*given, None, None, _at(log_sum), _at(to)))
+
+
 class _NormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -160,8 +172,7 @@ class _SelectFunction(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits, targets = logits.contiguous(), targets.contiguous()
         chosen, entropy, log_sum = (logits.new_empty(len(logits)) for _ in range(3))
-        given = (_at(logits), _at(targets), None, *logits.shape)
-        _call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
+        selected(logits, targets, chosen, entropy, log_sum)
         ctx.save_for_backward(logits, targets, log_sum)
         ctx.mark_non_differentiable(entropy)
         return chosen, entropy
@@ -170,9 +181,8 @@ class _SelectFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         logits, targets, log_sum = ctx.saved_tensors
-        up, grad = grads[0].contiguous(), torch.empty_like(logits)
-        given = (_at(logits), _at(targets), _at(up), *logits.shape)
-        _call("select_backward", _Select(*given, None, None, _at(log_sum), _at(grad)))
+        grad = torch.empty_like(logits)
+        select_gradient(logits, targets, log_sum, grads[0].contiguous(), grad)
         return grad, None
 
 
