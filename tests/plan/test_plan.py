@@ -159,7 +159,7 @@ def test_carbon_is_energy_times_what_the_grid_emits(recipe):
 
 
 def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch):
-    """Timed on two idle cores of a Zen 3, which emulates bfloat16; six were fitted on, one is 29% off (docs/cost.md)."""
+    """Timed on two idle cores of a Zen 3, which emulates bfloat16; six were fitted on, one is off by 29%."""
     monkeypatch.setattr(machine, "decoding", lambda: "native")
     monkeypatch.setattr(machine.measure, "kept", lambda: None)
     monkeypatch.setattr(hardware, "cores", lambda: 2)
