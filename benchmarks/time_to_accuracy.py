@@ -210,15 +210,21 @@ def chosen(sides: Sequence[str]) -> dict[str, float]:
 
 
 def rows(runs: Sequence[Run]) -> list[paired.Row]:
-    """Return each side's best rate compared, by the clock and in processor time; [] where a side never got there."""
+    """Return each side's best rate compared, by the clock and in processor time; [] where a side never got there.
+
+    A seed that only one side has had its turn with doesn't count as yet.
+    """
     rates = {side: best(runs, side) for side in ("ours", "theirs")}
     if None in rates.values():
         return []
     chosen = {side: [r["steps"] for r in runs if (r["side"], r["rate"]) == (side, rates[side])] for side in rates}
     parts = {"": "seconds", ": processor": "processor"}
-    times = {key: {side: [reached(told, key) for told in chosen[side]] for side in rates} for key in parts.values()}
-    name = f"time_to_accuracy {TARGET:.0%} {CASE.name}"
-    return [paired.compare(name + part, *times[key].values(), "s") for part, key in parts.items()]
+    name, both = f"time_to_accuracy {TARGET:.0%} {CASE.name}", min(map(len, chosen.values()))
+    found = []
+    for part, key in parts.items():
+        times = ([reached(told, key) for told in chosen[side][:both]] for side in rates)
+        found.append(paired.compare(name + part, *times, "s"))
+    return found
 
 
 def main() -> None:

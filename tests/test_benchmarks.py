@@ -130,6 +130,16 @@ def test_this_processors_instructions_are_told_by_name():
     assert found or not Path("/proc/cpuinfo").is_file()
 
 
+def test_a_seed_that_one_side_alone_has_run_does_not_count_as_yet():
+    steps = [{"seconds": 2.0, "processor": 1.0, "accuracy": 0.95}] * 2
+    runs = [
+        {"side": side, "rate": 1e-3, "reached": 2.0, "steps": [{**one, "seconds": times} for one in steps]}
+        for side, times in (("ours", 2.0), ("theirs", 8.0), ("ours", 2.0))
+    ]
+    told = time_to_accuracy.rows(runs)
+    assert [(row.ratio, row.n) for row in told] == [(4.0, 1), (1.0, 1)]
+
+
 def test_an_accuracy_is_reached_where_the_next_measurement_holds_it():
     told = [{"seconds": 1.0} | ({"accuracy": one} if one else {}) for one in (0, 0.95, 0, 0.8, 0.9, 0, 0.91, 0.2)]
     assert time_to_accuracy.reached(told) == 5
