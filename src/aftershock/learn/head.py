@@ -32,10 +32,10 @@ class _Head(torch.autograd.Function):
         ctx.spent = False  # whether kept logits have become their gradient
         ctx.rows = max(1, len(targets) if whole else chunk_bytes // bytes_a_row)
         chosen, entropy, log_sum = (hidden.new_empty(len(targets)) for _ in range(3))
-        logits = hidden.new_empty(0)
+        logits = hidden.new_empty(min(ctx.rows, len(targets)), len(weight))  # one for all chunks
         for rows in _chunks(ctx.rows, len(targets)):
-            logits = hidden[rows] @ weight.t()
-            native.selected(logits, targets[rows], chosen[rows], entropy[rows], log_sum[rows])
+            part = torch.mm(hidden[rows], weight.t(), out=logits[: rows.stop - rows.start])
+            native.selected(part, targets[rows], chosen[rows], entropy[rows], log_sum[rows])
         ctx.save_for_backward(hidden, weight, targets, log_sum, *([logits] if whole else []))
         ctx.mark_non_differentiable(entropy)
         return chosen, entropy
@@ -45,14 +45,17 @@ class _Head(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, log_sum, *kept = ctx.saved_tensors
         up, down = grads[0].contiguous(), torch.empty_like(hidden)
+        logits = kept[0] if kept else hidden.new_empty(min(ctx.rows, len(targets)), len(weight))
         total: Tensor | None = None
         for rows in _chunks(ctx.rows, len(targets)):
-            logits = kept[0] if kept and not ctx.spent else hidden[rows] @ weight.t()
+            part = logits[: rows.stop - rows.start]
+            if not kept or ctx.spent:
+                torch.mm(hidden[rows], weight.t(), out=part)
             ctx.spent = True
-            native.select_gradient(logits, targets[rows], log_sum[rows], up[rows], logits)
-            torch.mm(logits, weight, out=down[rows])
+            native.select_gradient(part, targets[rows], log_sum[rows], up[rows], part)
+            torch.mm(part, weight, out=down[rows])
             if ctx.needs_input_grad[1]:
-                total = logits.t() @ hidden[rows] if total is None else total.addmm_(logits.t(), hidden[rows])
+                total = part.t() @ hidden[rows] if total is None else total.addmm_(part.t(), hidden[rows])
         return down, total, None, None
 
 
