@@ -105,6 +105,7 @@ def trainer(config: Config, cluster: Cluster, job: Training) -> Layout:
     shape = Shape.even(job.length, job.length, plain_to=0)
 
     def held(found: Layout) -> float:
+        """Return the bytes of one chip."""
         return layouts.training_memory(
             config,
             found,

@@ -27,6 +27,7 @@ def read_head(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_bytes: int 
 class _Head(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_bytes: int) -> tuple[Tensor, Tensor]:
+        """Read chunk by chunk into one buffer; keep it where it holds all."""
         bytes_a_row = weight.shape[0] * weight.element_size()
         whole = len(targets) * bytes_a_row <= max(chunk_bytes, weight.nbytes)
         ctx.spent = False  # whether kept logits have become their gradient
@@ -43,6 +44,7 @@ class _Head(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of hidden and weight; kept logits are used up, and computed again if asked twice."""
         hidden, weight, targets, log_sum, *kept = ctx.saved_tensors
         up, down = grads[0].contiguous(), torch.empty_like(hidden)
         logits = kept[0] if kept else hidden.new_empty(min(ctx.rows, len(targets)), len(weight))

@@ -133,8 +133,12 @@ class NativeStep:
     def run(
         self, model: "CausalLM", draws: Draws, rows: int, count: int, tables: tuple[Tensor, Tensor], cache: Any
     ) -> None:
-        """Take up to `count` steps of a cache's first `rows` and draw from each, as `draws` says."""
+        """Take up to `count` steps of a cache's first `rows` and draw from each, as `draws` says.
+
+        A large model takes one: its steps take so long that nothing is gained, and an interrupt would have to wait.
+        """
         described = self._described(model)
+        count = 1 if described.head.in_place else count
         last, lengths = (torch.from_numpy(part[:rows]) for part in draws.held[2][1:3])
         fed = Fed(last, lengths, torch.arange(rows))
         logits = torch.empty(rows, described.head.outs)
