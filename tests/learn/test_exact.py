@@ -11,6 +11,7 @@ from aftershock.errors import RecipeError, TrainingError
 from aftershock.generate import Engine, SamplingParams
 from aftershock.learn import Learner, Sample, pack, token_logprobs
 from aftershock.models import Segments, build, invariant, make_exact
+from aftershock.models.native import build as native
 from aftershock.recipe import LossTable, OptimTable, load_recipe
 
 torch.set_num_threads(1)
@@ -57,6 +58,14 @@ class Bare:
         return str(token).encode()
 
 
+@pytest.fixture(params=["C", "PyTorch"])
+def form(request, monkeypatch):
+    if request.param == "PyTorch":
+        monkeypatch.setenv(native.SWITCH, "0")
+    elif native.library() is None:
+        pytest.skip("no C library")
+
+
 @pytest.fixture
 def threads():
     before = torch.get_num_threads()
@@ -93,7 +102,7 @@ def gaps(model, samples, micro_tokens):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_learner_has_the_sampler_s_bits(kind):
+def test_the_learner_has_the_sampler_s_bits(kind, form):
     model = exact(kind)
     for max_rows, micro_tokens in ((1, 4096), (64, 20), (7, 200)):
         found = gaps(model, rollouts(model, max_rows, max_tokens=16), micro_tokens)
@@ -101,14 +110,14 @@ def test_the_learner_has_the_sampler_s_bits(kind):
         assert found.max() == 0
 
 
-def test_so_it_is_with_two_threads(threads):
+def test_so_it_is_with_two_threads(threads, form):
     threads(2)
     model = exact("deepseek_v3")
     assert gaps(model, rollouts(model, 64, max_tokens=3), 64).max() == 0
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "deepseek_v3"])
-def test_so_it_is_where_sums_over_keys_are_cut(kind):
+def test_so_it_is_where_sums_over_keys_are_cut(kind, form):
     model = exact(kind)
     samples = rollouts(model, 64, prompts=4, longest=300, max_tokens=20, seed=3)
     assert max(len(one.prompt) for one in samples) > invariant.PLACES
@@ -123,7 +132,7 @@ def test_without_it_bits_differ(kind):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_values_and_gradients_are_the_plain_model_s(kind):
+def test_values_and_gradients_are_the_plain_model_s(kind, form):
     plain, other = build(CONFIGS[kind], seed=0), exact(kind)
     (batch,) = pack(rollouts(plain, 64), 4096)
     grads = []
@@ -140,6 +149,7 @@ def test_in_tiles_of_one_shape_too(kind, monkeypatch):
     """What a GPU runs, on a CPU: the same numbers but for rounding, and sampler and learner equal."""
     model, plain = exact(kind), build(CONFIGS[kind], seed=0)
     monkeypatch.setattr(invariant, "tiled", lambda x: True)
+    monkeypatch.setenv(native.SWITCH, "0")
     samples = rollouts(model, 8, prompts=2, max_tokens=12)
     assert gaps(model, samples, 100).max() == 0
     assert gaps(plain, samples, 100).max() < 1e-4
@@ -180,14 +190,14 @@ def test_a_query_sees_the_same_alone_as_among_others(length, more, shared, dim, 
     torch.testing.assert_close(whole[:, :, length - 1], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_that_has_sampled_before_becomes_exact_too():
+def test_a_model_that_has_sampled_before_becomes_exact_too(form):
     model = build(CONFIGS["llama"], seed=0)
     rollouts(model, 2, max_tokens=30)  # long enough that a step is recorded
     make_exact(model)
     assert gaps(model, rollouts(model, 64), 400).max() == 0
 
 
-def test_one_bit_ends_the_step_and_leaves_the_weights():
+def test_one_bit_ends_the_step_and_leaves_the_weights(form):
     model = exact("qwen2")
     samples = rollouts(model, 64)
     learner = Learner(model, OptimTable(lr=1e-2), LossTable(), 4)
@@ -223,7 +233,7 @@ def test_half_precision_is_refused(tmp_path):
         load_recipe(path, ["stage.a.optim.precision=bfloat16"])
 
 
-def test_the_same_experts_are_chosen_with_the_same_weights():
+def test_the_same_experts_are_chosen_with_the_same_weights(form):
     model, (tokens, other) = (
         exact("deepseek_v3"),
         torch.randint(2, 131, (2, 30), generator=torch.Generator().manual_seed(0)),

@@ -132,7 +132,8 @@ class Engine:
         longest = max(map(len, encoded), default=1)
         layout = self._layout(len(groups), len(encoded) * params.n, longest, params)
         self._check_capacity(layout, longest, params)
-        sampler = Sampler(params, self._vocab_size, self.model.device, native=self.model.native)
+        kinds = {"native": self.model.native, "exact": self.model.exact}
+        sampler = Sampler(params, self._vocab_size, self.model.device, **kinds)
         stops = StopStrings(params.stop, self.tokenizer, self._vocab_size)
         rest = groups, sampler, stops, self.tokenizer.eos, self.max_rows, layout
         if params.draft:

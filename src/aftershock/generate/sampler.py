@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aftershock.errors import SamplingError
 from aftershock.generate.types import SamplingParams
+from aftershock.models.exact import log_softmax
 from aftershock.models.native.step import draw
 
 _COLDEST = 1e-6  # temperature of a native draw, which divides in float32
@@ -28,11 +29,19 @@ class Sampler:
     In this order: bias is added, temperature divides, top-k keeps the k likeliest, top-p the smallest set of those
     that holds top-p of their mass (Holtzman et al., arXiv 1904.09751), min-p those at least min-p times as likely as
     the likeliest (Nguyen et al., arXiv 2407.01082). Ties go to the lower token. With `native`, a draw that
-    doesn't truncate is done in C.
+    doesn't truncate is done in C. With `exact`, log-probabilities have the bits of an exact model's learner.
     """
 
-    def __init__(self, params: SamplingParams, vocab_size: int, device: torch.device, *, native: bool = False) -> None:
-        self.params = params
+    def __init__(
+        self,
+        params: SamplingParams,
+        vocab_size: int,
+        device: torch.device,
+        *,
+        native: bool = False,
+        exact: bool = False,
+    ) -> None:
+        self.params, self.exact = params, exact
         self.truncates = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         self.bias: Tensor | None = None
         if params.logit_bias:
@@ -44,13 +53,17 @@ class Sampler:
         """Draw one token a row from logits float32[rows, vocab] with uniforms float64[rows] in [0, 1)."""
         if self.native:
             return Drawn(*draw(logits, uniforms, self.params.temperature, self.bias))
-        own = logits.log_softmax(-1)
+        own = self.own(logits)
         if self.params.temperature == 0:
             tokens = (logits if self.bias is None else logits + self.bias).argmax(-1)
             return Drawn(tokens, _pick(own, tokens), torch.zeros_like(logits[:, 0]))
         shaped = self._shape(logits, own)
         tokens = inverse_cdf(shaped.exp(), uniforms)
         return Drawn(tokens, _pick(own, tokens), _pick(shaped, tokens))
+
+    def own(self, logits: Tensor) -> Tensor:
+        """Return the model's log-probabilities float32[rows, vocab]."""
+        return log_softmax(logits) if self.exact else logits.log_softmax(-1)
 
     def distribution(self, logits: Tensor, own: Tensor) -> Tensor:
         """Return the log-probabilities float32[rows, vocab] of what is drawn from: where greedy, 0 at one token alone.

@@ -116,7 +116,7 @@ class SpeculativeDecoder(Decoder):
         fed = torch.cat((self._tensor(rows.last[:padded, None]), drafts), 1)
         hidden = self.model.hidden(fed, cache=self.cache, starts=self._tensor(rows.lengths[:padded]))
         logits = self.model.logits(hidden).float().flatten(0, 1)
-        own = logits.log_softmax(-1)
+        own = self.sampler.own(logits)
         shaped = self.sampler.distribution(logits, own)
         tokens, counts = judge(
             shaped.exp().view(*hidden.shape[:2], -1),

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from aftershock.learn.head import CHUNK_BYTES, read_head
 from aftershock.models.base import LanguageModel, Segments
 from aftershock.models.native import train as native
+from aftershock.models.native.exact import serves as serves_exactly
 
 CACHED = 1 << 18  # bytes of logits worked on at once; their products take as much again
 
@@ -52,7 +53,7 @@ def _few(logits: Tensor) -> list[slice]:
 
 
 class _SelectExactly(torch.autograd.Function):
-    """The same by the sampler's own log-softmax, which is kept in place of the logits."""
+    """The same by the sampler's own log-softmax where that isn't C's, kept in place of the logits."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,9 +76,14 @@ def select(logits: Tensor, targets: Tensor, *, exact: bool = False) -> tuple[Ten
     In float32. The entropy, in nats, carries no gradient. `exact` gives the sampler's bits from the sampler's logits.
     """
     logits = logits.float()
-    if not exact and native.serves(logits):
+    if served(logits, exact=exact):
         return native.select(logits, targets)
     return (_SelectExactly if exact else _Select).apply(logits, targets)
+
+
+def served(*tensors: Tensor, exact: bool) -> bool:
+    """Whether log-probabilities are read off in C: of an exact model always, where they are in sampling."""
+    return serves_exactly(tensors[0]) if exact else native.serves(*tensors)
 
 
 def chunked(
@@ -128,8 +134,8 @@ def token_logprobs(model: LanguageModel, tokens: Tensor, segments: Segments, mas
     """
     hidden, weight = kept_hidden(model, tokens, segments, mask), model.head_weight
     with torch.autocast(hidden.device.type, enabled=False):
-        if weight is not None and not model.exact and native.serves(hidden, weight):
-            return read_head(hidden, weight, tokens[mask])
+        if weight is not None and served(hidden, weight, exact=model.exact):
+            return read_head(hidden, weight, tokens[mask], model.head_into)
         return chunked(model.logits, hidden, tokens[mask], exact=model.exact)
 
 

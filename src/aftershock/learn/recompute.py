@@ -97,7 +97,7 @@ def _foretold(
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     state = sum(p.nbytes for p in parameters) + trained * (memory.FULL + memory.MOMENTS[optim.moments])
-    native = next(iter(parameters)).is_cpu and not getattr(model, "exact", False) and library("train") is not None
+    native = next(iter(parameters)).is_cpu and library("train") is not None
     shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()), native=native)
     shape = replace(shape, tokens=len(batch.tokens))  # a shared prompt is in the lengths of all its readers
     half = optim.precision != "float32"

@@ -110,6 +110,11 @@ class LanguageModel(nn.Module, ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the output head: [..., hidden] -> [..., vocab]."""
 
+    def head_into(self, hidden: Tensor, to: Tensor) -> None:
+        """Write the logits of hidden [n, width] into `to` [n, vocab], where `head_weight` is all there is to it."""
+        assert self.head_weight is not None
+        torch.mm(hidden, self.head_weight.t(), out=to)
+
     @abstractmethod
     def new_cache(self, rows: int, capacity: int, room: int | None = None) -> KVCache:
         """Reserve a cache for `rows` sequences of `capacity` tokens, in the model's dtype and on its device.

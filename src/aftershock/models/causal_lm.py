@@ -18,6 +18,7 @@ from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached
 from aftershock.models.moe import Gate, MixtureOfExperts
 from aftershock.models.native.attend import Spans
 from aftershock.models.native.draws import Draws
+from aftershock.models.native.exact import serves as serves_exactly
 from aftershock.models.native.moves import Moves
 from aftershock.models.native.step import Fed, NativeStep, serves
 from aftershock.models.native.train import serves as serves_learner
@@ -217,7 +218,8 @@ class CausalLM(LanguageModel):
             hidden = cache.graphs.take(self.model, tokens, starts, cos, sin, layers)
             if hidden is not None:
                 return hidden
-        return self.model(tokens, cached_context(starts, rows, time, cos, sin), layers)
+        context = cached_context(starts, rows, time, cos, sin, exact=self.exact_in_c)
+        return self.model(tokens, context, layers)
 
     @property
     def native(self) -> bool:
@@ -225,8 +227,15 @@ class CausalLM(LanguageModel):
 
     @property
     def learns_natively(self) -> bool:
-        """Whether a packed forward's passes are in C: in float32 on a CPU with a compiler, unless it is exact."""
-        return serves_learner(self.model.norm.weight) and not self.exact and not torch.is_autocast_enabled("cpu")
+        """Whether a packed forward's passes are in C: in float32 on a CPU with a compiler."""
+        if self.exact:
+            return self.exact_in_c
+        return serves_learner(self.model.norm.weight) and not torch.is_autocast_enabled("cpu")
+
+    @property
+    def exact_in_c(self) -> bool:
+        """Whether the model is exact, and its parts are in C in each form of its forward."""
+        return self.exact and serves_exactly(self.model.norm.weight)
 
     def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
         if not self._natively(cache):
@@ -261,6 +270,7 @@ class CausalLM(LanguageModel):
             torch.is_inference_mode_enabled()
             and isinstance(self.config, DenseConfig)
             and self.device.type == "cpu"
+            and not self.exact_in_c  # of C nothing is recorded
             and not (self.exact and length > SPAN)  # a recording has a fixed number of products
             and not torch.is_autocast_enabled("cpu")
         )
@@ -269,13 +279,13 @@ class CausalLM(LanguageModel):
         batch, time = tokens.shape
         if segments is None:
             cos, sin = self.rotary.upto(time, tokens.device)
-            return Context(cos[None, :time, None], sin[None, :time, None])
+            return Context(cos[None, :time, None], sin[None, :time, None], exact=self.exact_in_c)
         if batch != 1:
             raise ValueError(f"packed tokens want a batch of 1, got {batch}")
         positions = segments.positions()
         cos, sin = (table[positions][None, :, None] for table in self.rotary.upto(segments.longest, tokens.device))
         if self.learns_natively:
-            return Context(cos, sin, spans=Spans.of(segments))
+            return Context(cos, sin, spans=Spans.of(segments), exact=self.exact)
         return Context(cos, sin, packing=Packing.of(segments, time))
 
     @property
@@ -306,7 +316,7 @@ class CausalLM(LanguageModel):
         layer, time = self._prediction_layer(1), following.shape[1]
         length = read_length(starts, time, cache.room)
         cos, sin = (table[:length] for table in self.rotary.upto(length, following.device))
-        context = cached_context(starts, rows, time, cos, sin)
+        context = cached_context(starts, rows, time, cos, sin, exact=self.exact_in_c)
         return layer.predict(self._embedded(layer, following), hidden, context, cache.layers[-1])
 
     def _embedded(self, layer: PredictionLayer, tokens: Tensor) -> Tensor:

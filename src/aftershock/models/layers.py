@@ -194,10 +194,11 @@ class Context:
     packing: Packing | None = None
     spans: Spans | None = None  # in place of `packing` where a learner's passes are native
     slots: Slots | None = None
+    exact: bool = False  # whether the model is exact, with its parts in C
 
     def rotate(self, x: Tensor, *, interleave: bool) -> Tensor:
         """Rotate the pairs of x [batch, time, heads, dim] by the tables, neighbours or half a head apart."""
-        rotate = rope.rotate if self.spans is None else native.rotate
+        rotate = native.rotate if self.exact or self.spans is not None else rope.rotate
         return rotate(x, self.cos, self.sin, interleave=interleave)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -222,10 +223,13 @@ def read_length(starts: Tensor, time: int, room: int) -> int:
     return length
 
 
-def cached_context(starts: Tensor, rows: Tensor | None, time: int, cos: Tensor, sin: Tensor) -> Context:
+def cached_context(
+    starts: Tensor, rows: Tensor | None, time: int, cos: Tensor, sin: Tensor, *, exact: bool = False
+) -> Context:
     """Return the context of a cached forward; the tables [length, dim] end where reading does."""
     slots = Slots.of(starts, rows, time, cos.shape[0])
-    return Context(cos[slots.positions].unsqueeze(2), sin[slots.positions].unsqueeze(2), slots=slots)
+    cos, sin = (table[slots.positions].unsqueeze(2) for table in (cos, sin))
+    return Context(cos, sin, slots=slots, exact=exact)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, packing: Packing | None) -> Tensor:

@@ -47,9 +47,13 @@ class Gate(nn.Module):
         weights = scores.gather(1, chosen)
         if self.config.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        self.count(chosen)
+        return chosen, weights * self.config.routed_scaling_factor
+
+    def count(self, chosen: Tensor) -> None:
+        """Add the experts chosen, Long[tokens, k], to the load, in training mode."""
         if self.training:
             self.counts += torch.bincount(chosen.flatten(), minlength=self.counts.numel())
-        return chosen, weights * self.config.routed_scaling_factor
 
     def scores(self, x: Tensor) -> Tensor:
         """Return every expert's affinity, Float[tokens, experts]."""

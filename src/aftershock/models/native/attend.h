@@ -144,7 +144,7 @@ typedef struct {
     Keys keys[2];
 } Desk;
 
-INLINE float largest(vec v) {
+INLINE float largest_lane(vec v) {
     EACH(int by = WIDTH / 2; by > 0; by /= 2) {
         vec turned;
 #ifdef __clang__
@@ -163,7 +163,7 @@ INLINE float softmax_row(float *x, long n, long end, float *sum) {
     const long back = (n - 1) / WIDTH * WIDTH;
     vec most = choose(last, load(x + back), same(-INFINITY)), all;
     for (long i = 0; i < back; i += WIDTH) most = choose(load(x + i) > most, load(x + i), most);
-    const float top = largest(most);
+    const float top = largest_lane(most);
     all = choose(last, exp_vec(load(x + back) - top), same(0));
     store(x + back, all);
     for (long i = 0; i < back; i += WIDTH) {
@@ -210,7 +210,7 @@ static void see_block(const Desk *d, const Keys *before, const Keys *own, long f
         copy_row(d->out + r * d->vdims, a->vdim, d->delta[r], 0, a->out + d->row[r] * a->vdim);
 }
 
-static void see(const Desk *d, const Keys *before, Keys *own) {
+static void see_segment(const Desk *d, const Keys *before, Keys *own) {
     const Attend *a = d->a;
     const long k_row = a->kv_heads * a->dim, v_row = a->kv_heads * a->vdim;
     const float *v = a->v + own->start * v_row + d->head * a->vdim;
@@ -356,7 +356,7 @@ static void attend_family(Desk *d, long family) {
         Keys *own = first ? parent : child;
         own->start = a->spans[2 * s];
         own->n = a->spans[2 * s + 1];
-        (a->d_out ? back : see)(d, first ? &none : parent, own);
+        (a->d_out ? back : see_segment)(d, first ? &none : parent, own);
         if (a->d_out && !first) give_back(d, child);
     }
     if (a->d_out) give_back(d, parent);

@@ -1,7 +1,6 @@
 """Attention of a learner's packed forward in C, with its gradients."""
 
-import ctypes
-from ctypes import Structure, c_float, c_int, c_long, c_void_p
+from ctypes import Structure, c_float, c_long, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from aftershock.models.base import Segments
-from aftershock.models.native import build
+from aftershock.models.native.train import call
 
 
 class _Attend(Structure):
@@ -53,22 +52,22 @@ class Spans:
         return cls(spans, families, (first, others))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans, *, exact: bool = False) -> Tensor:
     """Causal attention within segments: [1, total, heads, value dim] of q, k, v [1, total, (kv) heads, (value) dim].
 
     All are float32 on the CPU. Runs of heads / kv heads queries share a key. A backward keeps q, k, v, what is
-    returned and Float[total, heads] more. Bits don't depend on the number of threads. MemoryError where there is none
-    to work in.
+    returned and Float[total, heads] more. Bits don't depend on the number of threads, and if `exact` they are those of
+    a decoding step. MemoryError where there is none to work in.
     """
-    return _AttendFunction.apply(q, k, v, scale, spans)
+    return _AttendFunction.apply(q, k, v, scale, spans, exact)
 
 
 class _AttendFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans, exact: bool) -> Tensor:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out, sums = q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(q.shape[1:3])
-        _run((q, k, v, out, sums), scale, spans)
+        _run("see" if exact else "attend", (q, k, v, out, sums), scale, spans)
         ctx.save_for_backward(q, k, v, out, sums)
         ctx.scale, ctx.spans = scale, spans
         return out
@@ -78,17 +77,13 @@ class _AttendFunction(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, sums = ctx.saved_tensors
         grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        _run((q, k, v, out, sums, d_out.contiguous(), *grads), ctx.scale, ctx.spans)
-        return *grads, None, None
+        _run("attend", (q, k, v, out, sums, d_out.contiguous(), *grads), ctx.scale, ctx.spans)
+        return *grads, None, None, None
 
 
-def _run(tensors: tuple[Tensor, ...], scale: float, spans: Spans) -> None:
-    library = build.library("train")
-    assert library is not None
+def _run(name: str, tensors: tuple[Tensor, ...], scale: float, spans: Spans) -> None:
     (heads, dim), (kv_heads, vdim) = tensors[0].shape[2:], tensors[2].shape[2:]
     pointers = [tensor.data_ptr() for tensor in tensors] + [None] * (9 - len(tensors))
     job = _Attend(heads, kv_heads, dim, vdim, scale, *pointers, spans.spans.data_ptr(), spans.families.data_ptr())
     job.count, job.longest = len(spans.families) - 1, spans.longest
-    library.aftershock_attend.argtypes, library.aftershock_attend.restype = [c_void_p, c_long], c_int
-    if library.aftershock_attend(ctypes.byref(job), torch.get_num_threads()):
-        raise MemoryError(f"no memory for attention over segments of up to {max(spans.longest)} tokens: pack fewer")
+    call(name, job, f"attention over segments of up to {max(spans.longest)} tokens")

@@ -11,25 +11,30 @@
 
 #define SPAN 64 /* tokens whose mass is summed at once */
 
-/* to[i] = e^((x[i] - most) / heat), and sums[i / SPAN] their sums; returns the sum of all, in double, so that a large
- * vocabulary loses no tail. */
-static inline double masses(const float *x, long n, float most, float heat, float *to, double *sums) {
+/* `masses`; `plain` is a constant where it is inlined, and says that heat is 1. */
+INLINE double all_masses(const float *x, long n, float most, float heat, const int plain, float *to, double *sums) {
     double all = 0;
     for (long first = 0; first < n; first += SPAN) {
         const long last = first + SPAN < n ? first + SPAN : n;
         vec sum = {0};
         long i = first;
         for (; i + WIDTH <= last; i += WIDTH) {
-            const vec e = exp_vec((load(x + i) - most) / heat);
+            const vec below = load(x + i) - most, e = exp_vec(plain ? below : below / heat);
             store(to + i, e);
             sum += e;
         }
         double span = total(sum);
-        for (; i < last; i++) span += to[i] = exp_one((x[i] - most) / heat);
+        for (; i < last; i++) span += to[i] = exp_one(plain ? x[i] - most : (x[i] - most) / heat);
         sums[first / SPAN] = span;
         all += span;
     }
     return all;
+}
+
+/* to[i] = e^((x[i] - most) / heat), and sums[i / SPAN] their sums; returns the sum of all, in double, so that a large
+ * vocabulary loses no tail. */
+PINNED double masses(const float *x, long n, float most, float heat, float *to, double *sums) {
+    return heat == 1.0f ? all_masses(x, n, most, heat, 1, to, sums) : all_masses(x, n, most, heat, 0, to, sums);
 }
 
 /* The first token whose cumulative mass exceeds u x all, never one without mass; of NaNs, any. */

@@ -54,7 +54,7 @@ static inline void keep_groups(const Mixture *m, float *biased, float *sums) {
 }
 
 /* One row: turn its gate's products [experts] into the weights of the experts it takes, and -1 for the others. */
-static inline void choose_experts(const Mixture *m, float *weights, float *scratch) {
+PINNED void choose_experts(const Mixture *m, float *weights, float *scratch) {
     float *scores = scratch, *biased = scores + m->experts, all = 0;
     for (long e = 0; e < m->experts; e++) {
         scores[e] = 1.0f / (1.0f + exp_one(-weights[e]));
@@ -70,6 +70,11 @@ static inline void choose_experts(const Mixture *m, float *weights, float *scrat
     }
     for (long e = 0; e < m->experts; e++)
         if (weights[e] != -1) weights[e] = weights[e] / (m->normed ? all + 1e-20f : 1.0f) * m->scaling;
+}
+
+/* y += weight x, all [n]. */
+PINNED void add_weighted(float *restrict y, const float *restrict x, float weight, long n) {
+    for (long i = 0; i < n; i++) y[i] += weight * x[i];
 }
 
 /* to [rows][hidden]: down(silu(gate(x)) * up(x)) for x [rows][hidden]; `wide` [2][rows][inner] is worked in. */
@@ -95,10 +100,8 @@ static inline void add_expert(const Mixture *m, long e, const float *x, const fl
         }
         if (held == EXPERT_ROWS || (held && r == rows - 1)) {
             expert(m->expert + e, in, held, wide, out);
-            for (long i = 0; i < held; i++) {
-                const float weight = weights[taker[i] * m->experts + e];
-                for (long o = 0; o < hidden; o++) y[taker[i] * hidden + o] += weight * out[i * hidden + o];
-            }
+            for (long i = 0; i < held; i++)
+                add_weighted(y + taker[i] * hidden, out + i * hidden, weights[taker[i] * m->experts + e], hidden);
             held = 0;
         }
     }

@@ -32,6 +32,12 @@ typedef int veci __attribute__((vector_size(4 * WIDTH)));
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+/* Compiled by itself, and so to the same code in each library: whoever calls it gets the same bits. */
+#ifdef __clang__
+#define PINNED static __attribute__((noinline, unused))
+#else
+#define PINNED static __attribute__((noipa, unused))
+#endif
 #define EACH _Pragma("GCC unroll 16") for
 
 INLINE vec load(const float *x) {
@@ -238,7 +244,7 @@ static __attribute__((noinline)) void lines(const Packed *w, long first, long la
 }
 
 /* `product` for the outputs from `first`, a multiple of PANEL, to `last`. */
-static inline void product_part(const Packed *w, long first, long last, const float *x, long rows, long x_stride,
+PINNED void product_part(const Packed *w, long first, long last, const float *x, long rows, long x_stride,
                                 float *y, long y_stride) {
     if (w->in_place) {
         lines(w, first, last, x, rows, x_stride, y, y_stride);
@@ -285,7 +291,7 @@ INLINE vec silu_vec(vec x) { return x / (1.0f + exp_vec(-x)); }
 INLINE vec sigmoid_vec(vec x) { return 1.0f / (1.0f + exp_vec(-x)); }
 
 /* gate[i] = silu(gate[i]) * up[i] */
-static inline void gated(float *gate, const float *up, long n) {
+PINNED void gated(float *gate, const float *up, long n) {
     long i = 0;
     for (; i + WIDTH <= n; i += WIDTH) store(gate + i, silu_vec(load(gate + i)) * load(up + i));
     if (i < n) store_part(gate + i, n - i, silu_vec(load_part(gate + i, n - i, 0)) * load_part(up + i, n - i, 0));
@@ -300,10 +306,11 @@ INLINE float dot(const float *a, const float *b, long n) {
     return total(sum);
 }
 
-/* One row: y = x / sqrt(mean x^2 + eps) * weight; y may be x. */
-static inline void rms_norm(const float *x, const float *weight, long n, float eps, float *y) {
+/* One row: y = x / sqrt(mean x^2 + eps) * weight; y may be x. Returns what x was multiplied by. */
+PINNED float rms_norm(const float *x, const float *weight, long n, float eps, float *y) {
     const float by = 1.0f / sqrtf(dot(x, x, n) / n + eps);
     for (long i = 0; i < n; i++) y[i] = x[i] * by * weight[i];
+    return by;
 }
 
 /* The largest of x [n], or -inf; NaNs are passed over. */
@@ -317,8 +324,8 @@ static inline float largest_of(const float *x, long n) {
     return all;
 }
 
-/* One row of n: x[i] = e^(x[i] - max) / sum. */
-static inline void softmax_in_place(float *x, long n) {
+/* One row of n: x[i] = e^(x[i] - max) / sum; `log_sum` may be NULL. */
+PINNED void softmax_in_place(float *x, long n, float *log_sum) {
     const float most = largest_of(x, n);
     const long left = n % WIDTH, back = n < WIDTH ? 0 : n - WIDTH; /* the last vector overlaps the one before */
     const veci kept = n < WIDTH ? LANES < (int)left : LANES >= (int)(WIDTH - left);
@@ -336,7 +343,8 @@ static inline void softmax_in_place(float *x, long n) {
         else
             store(x + back, choose(kept, last, load(x + back)));
     }
-    const float by = 1.0f / total(sum);
+    const float all = total(sum), by = 1.0f / all;
+    if (log_sum) *log_sum = most + logf(all);
     for (long i = 0; i < n; i++) x[i] *= by;
 }
 

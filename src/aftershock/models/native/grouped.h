@@ -1,34 +1,9 @@
-/* Grouped-query attention of one decoding step: a row's queries over its own positions of the cache, and no others.
- *
- * Always by eight floats, as a head's width is a multiple of 8 more often than of 16.
- */
+/* Grouped-query attention of one decoding step: a row's queries over its own positions of the cache, and no others. */
 #ifndef AFTERSHOCK_GROUPED_H
 #define AFTERSHOCK_GROUPED_H
 
 #include "gemm.h"
-
-#define OCT 8
-typedef float oct __attribute__((vector_size(4 * OCT)));
-typedef int octi __attribute__((vector_size(4 * OCT)));
-
-INLINE oct load_oct(const float *x) {
-    oct v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-INLINE void store_oct(float *x, oct v) { memcpy(x, &v, sizeof v); }
-
-#define QUAD 4
-typedef float quad __attribute__((vector_size(4 * QUAD)));
-
-INLINE quad load_quad(const float *x) {
-    quad v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-INLINE void store_quad(float *x, quad v) { memcpy(x, &v, sizeof v); }
+#include "rotate.h"
 
 /* Lane i of a and lane i ^ by, added, where i lacks the bit `by`; of b where it has it. */
 INLINE oct merged(oct a, oct b, const int by) {
@@ -108,27 +83,17 @@ INLINE void mix_all(const float *weights, const int heads, const float *seen, lo
 }
 
 /* to [heads][width], which may be q: what queries q [heads][dim] see of keys [length][dim] and of the first `width` of
- * values [length][dim]; `weights` [heads][length] is worked in. */
-static inline void see(const float *q, long heads, const float *keys, const float *values, long length, long dim,
-                       float scale, float *weights, float *to, long width) {
+ * values [length][dim]; `weights` [heads][length] is worked in. `log_sums` [heads] may be NULL. */
+PINNED void see(const float *q, long heads, const float *keys, const float *values, long length, long dim, float scale,
+                float *weights, float *to, long width, float *log_sums) {
     long h = 0;
     for (; h + 4 <= heads; h += 4) match_all(q + h * dim, 4, keys, length, dim, scale, weights + h * length);
     for (; h + 2 <= heads; h += 2) match_all(q + h * dim, 2, keys, length, dim, scale, weights + h * length);
     if (h < heads) match_all(q + h * dim, 1, keys, length, dim, scale, weights + h * length);
-    for (h = 0; h < heads; h++) softmax_in_place(weights + h * length, length);
+    for (h = 0; h < heads; h++) softmax_in_place(weights + h * length, length, log_sums ? log_sums + h : NULL);
     for (h = 0; h + 2 <= heads; h += 2)
         mix_all(weights + h * length, 2, values, length, dim, to + h * width, width);
     if (h < heads) mix_all(weights + h * length, 1, values, length, dim, to + h * width, width);
-}
-
-/* Rotate one head x and multiply it by `scale`: pairs lie half a head apart, the tables carry the sign (rope.py). */
-static inline void rotate(const float *x, const float *cos, const float *sin, long dim, float scale, float *to) {
-    const long half = dim / 2;
-    for (long i = 0; i < half; i += QUAD) {
-        const quad a = load_quad(x + i), b = load_quad(x + i + half);
-        store_quad(to + i, (a * load_quad(cos + i) + b * load_quad(sin + i)) * scale);
-        store_quad(to + i + half, (b * load_quad(cos + i + half) + a * load_quad(sin + i + half)) * scale);
-    }
 }
 
 typedef struct {
@@ -148,14 +113,14 @@ static inline void grouped_attention(const Grouped *a, float *q, float *k, const
     sin += at * dim;
     for (long h = 0; h < a->kv_heads; h++, keys += room * dim, values += room * dim) {
         if (a->k_norm) rms_norm(k + h * dim, a->k_norm, dim, a->eps, k + h * dim);
-        rotate(k + h * dim, cos, sin, dim, 1, keys + at * dim);
-        for (long d = 0; d < dim; d += OCT) store_oct(values + at * dim + d, load_oct(v + h * dim + d));
+        rotate_halves(k + h * dim, cos, sin, dim, 1, keys + at * dim);
+        memcpy(values + at * dim, v + h * dim, 4 * dim);
         float *query = q + h * shared * dim;
         for (float *one = query; one < query + shared * dim; one += dim) {
             if (a->q_norm) rms_norm(one, a->q_norm, dim, a->eps, one);
-            rotate(one, cos, sin, dim, a->scale, one);
+            rotate_halves(one, cos, sin, dim, 1, one);
         }
-        see(query, shared, keys, values, at + 1, dim, 1, weights, query, dim);
+        see(query, shared, keys, values, at + 1, dim, a->scale, weights, query, dim, NULL);
     }
 }
 

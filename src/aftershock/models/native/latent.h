@@ -30,14 +30,6 @@ static inline long latent_scratch(const Latent *a, long room) {
     return LATENT_ROWS * (down + a->heads * (a->plain + a->rope + dim + a->rank + a->value) + dim) + a->heads * room;
 }
 
-/* Turn the pairs of x [n] by an angle's cos and signed sin [n], see rope.py. */
-static inline void turn(const float *x, const float *cos, const float *sin, long n, long interleave, float *y) {
-    for (long i = 0; i < n; i++) {
-        const long other = interleave ? i ^ 1 : (i < n / 2 ? i + n / 2 : i - n / 2);
-        y[i] = x[i] * cos[i] + x[other] * sin[i];
-    }
-}
-
 /* One row: its queries [heads][plain + rope], whose plain parts `met` [heads][rank + rope] holds multiplied by w_k, and
  * its new latent and key `fresh` [rank + rope] at `at`; mixed [heads][rank] becomes what it sees. */
 static inline void latent_row(const Latent *a, const float *q, const float *fresh, const float *cos, const float *sin,
@@ -46,10 +38,10 @@ static inline void latent_row(const Latent *a, const float *q, const float *fres
     cos += at * a->rope;
     sin += at * a->rope;
     rms_norm(fresh, a->kv_norm, a->rank, a->eps, cache + at * dim);
-    turn(fresh + a->rank, cos, sin, a->rope, a->interleave, cache + at * dim + a->rank);
+    rotate(fresh + a->rank, cos, sin, a->rope, a->interleave, 1, cache + at * dim + a->rank);
     for (long h = 0; h < a->heads; h++)
-        turn(q + h * (a->plain + a->rope) + a->plain, cos, sin, a->rope, a->interleave, met + h * dim + a->rank);
-    see(met, a->heads, cache, cache, at + 1, dim, a->scale, weights, mixed, a->rank);
+        rotate(q + h * (a->plain + a->rope) + a->plain, cos, sin, a->rope, a->interleave, 1, met + h * dim + a->rank);
+    see(met, a->heads, cache, cache, at + 1, dim, a->scale, weights, mixed, a->rank, NULL);
 }
 
 /* `latent_attention` of at most LATENT_ROWS rows. */

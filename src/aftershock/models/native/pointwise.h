@@ -9,11 +9,12 @@
 #include <stdlib.h>
 
 #include "crew.h"
+#include "draw.h"
 #include "gemm.h"
+#include "rotate.h"
 
 #define PART 128    /* rows */
 #define WORTH 16384 /* values that are worth a thread's start */
-#define LONG 4096   /* values summed in float; longer sums go on in double */
 
 typedef struct {
     const float *x, *weight, *up; /* x [rows][n], weight [n]; up [rows][n] is the gradient of y */
@@ -25,15 +26,10 @@ typedef struct {
 static void norm_forward(const Worker *me, void *given) {
     const Norm *job = given;
     const long n = job->n;
-    const float *restrict weight = job->weight;
     long first, last;
     share(me, job->rows, 1, &first, &last);
-    for (long r = first; r < last; r++) {
-        const float *restrict x = job->x + r * n;
-        float *restrict y = job->y + r * n;
-        const float by = job->scale[r] = 1.0f / sqrtf(dot(x, x, n) / n + job->eps);
-        for (long i = 0; i < n; i++) y[i] = x[i] * by * weight[i];
-    }
+    for (long r = first; r < last; r++)
+        job->scale[r] = rms_norm(job->x + r * n, job->weight, n, job->eps, job->y + r * n);
 }
 
 static void norm_row_backward(const Norm *job, long r, float *restrict part) {
@@ -115,15 +111,6 @@ typedef struct {
     float *y;
 } Turn;
 
-INLINE void turn_pairs(const float *restrict x, const float *restrict cos, const float *restrict sin, long pairs,
-                       const long apart, const long step, float turn, float *restrict y) {
-    for (long i = 0; i < pairs; i++) {
-        const long a = i * step, b = a + apart;
-        y[a] = x[a] * cos[a] + x[b] * (sin[a] * turn);
-        y[b] = x[b] * cos[b] + x[a] * (sin[b] * turn);
-    }
-}
-
 static void turn_rows(const Worker *me, void *given) {
     const Turn *job = given;
     const long dim = job->dim;
@@ -131,12 +118,8 @@ static void turn_rows(const Worker *me, void *given) {
     share(me, job->rows, 1, &first, &last);
     for (long r = first; r < last; r++) {
         const float *cos = job->cos + r * dim, *sin = job->sin + r * dim;
-        for (long h = r * job->heads; h < (r + 1) * job->heads; h++) {
-            if (job->neighbours)
-                turn_pairs(job->x + h * dim, cos, sin, dim / 2, 1, 2, job->turn, job->y + h * dim);
-            else
-                turn_pairs(job->x + h * dim, cos, sin, dim / 2, dim / 2, 1, job->turn, job->y + h * dim);
-        }
+        for (long h = r * job->heads; h < (r + 1) * job->heads; h++)
+            rotate(job->x + h * dim, cos, sin, dim, job->neighbours, job->turn, job->y + h * dim);
     }
 }
 
@@ -146,41 +129,45 @@ typedef struct {
     const float *up;     /* gradient of `chosen` */
     long rows, n;
     float *chosen, *entropy, *log_sum;
-    float *grad; /* [rows][n], of the logits */
+    float *grad;           /* [rows][n], of the logits */
+    float *spread;         /* log_sum less the largest logit; NULL where nobody wants it */
+    volatile long failed;  /* whether there was no memory */
 } Select;
 
-/* The sums over x [n] of e^(x - most) and of that times x - most. */
-static void exp_sums(const float *x, long n, float most, double *sum, double *weighted) {
-    *sum = *weighted = 0;
-    for (long from = 0; from < n; from += LONG) {
-        const long to = from + LONG < n ? from + LONG : n;
-        vec s = {0}, w = {0};
-        long i = from;
-        for (; i + WIDTH <= to; i += WIDTH) {
-            const vec below = load(x + i) - most, e = exp_vec(below);
-            s += e;
-            w += e * below;
-        }
-        *sum += total(s), *weighted += total(w);
-        for (; i < to; i++) {
-            const float below = x[i] - most, e = exp_one(below);
-            *sum += e, *weighted += e * below;
-        }
+/* The sum over i of mass[i] times x[i] - most. */
+static double weighted_sum(const float *x, const float *mass, long n, float most) {
+    double all = 0;
+    for (long first = 0; first < n; first += SPAN) {
+        const long last = first + SPAN < n ? first + SPAN : n;
+        vec sum = {0};
+        long i = first;
+        for (; i + WIDTH <= last; i += WIDTH) sum += load(mass + i) * (load(x + i) - most);
+        all += total(sum);
+        for (; i < last; i++) all += mass[i] * (x[i] - most);
     }
+    return all;
+}
+
+/* One row, by the sums that `draw_row` draws from. */
+static void select_row(const Select *job, long r, double *scratch) {
+    const float *x = job->logits + r * job->n, most = largest_of(x, job->n);
+    float *mass = (float *)(scratch + job->n / SPAN + 1);
+    const double sum = masses(x, job->n, most, 1.0f, mass, scratch);
+    const float spread = (float)log(sum);
+    if (job->spread) job->spread[r] = spread;
+    job->log_sum[r] = most + spread;
+    job->chosen[r] = x[job->targets[r]] - most - spread;
+    job->entropy[r] = (float)(log(sum) - weighted_sum(x, mass, job->n, most) / sum);
 }
 
 static void select_forward(const Worker *me, void *given) {
-    const Select *job = given;
+    Select *job = given;
     long first, last;
+    double *scratch = draw_scratch(job->n);
+    if (!scratch) job->failed = 1;
     share(me, job->rows, 1, &first, &last);
-    for (long r = first; r < last; r++) {
-        const float *x = job->logits + r * job->n, most = largest_of(x, job->n);
-        double sum, weighted;
-        exp_sums(x, job->n, most, &sum, &weighted);
-        job->log_sum[r] = most + (float)log(sum);
-        job->chosen[r] = x[job->targets[r]] - most - (float)log(sum);
-        job->entropy[r] = (float)(log(sum) - weighted / sum);
-    }
+    for (long r = first; scratch && r < last; r++) select_row(job, r, scratch);
+    free(scratch);
 }
 
 static void select_backward(const Worker *me, void *given) {

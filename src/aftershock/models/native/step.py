@@ -10,18 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from aftershock.models.attention import GroupedAttention, LatentAttention
-from aftershock.models.config import DeepseekConfig, DenseConfig
+from aftershock.models.config import DenseConfig
 from aftershock.models.layers import GatedMLP, Linear, RMSNorm
 from aftershock.models.moe import Experts, Gate, MixtureOfExperts
 from aftershock.models.native import build, deepseek
 from aftershock.models.native.draws import Draws
-from aftershock.models.native.packed import Packed
+from aftershock.models.native.packed import Packed, packed
 
 if TYPE_CHECKING:
     from aftershock.models.causal_lm import Block, CausalLM
 
 _LARGE = 1 << 23  # weights, 32 MiB: of a larger model no second copy is kept, its matrices are read in place
-_OCT = 8  # floats; a head's width is a multiple of it
 _VERSION = attrgetter("_version")  # rises with each write in place
 _NO_MEMORY, _BAD_TOKEN = 1, 2  # what step.c returns
 
@@ -150,9 +149,10 @@ class NativeStep:
         """Write the keys and values of prompts that lie end to end, each one's positions ascending.
 
         False, and nothing is done, where PyTorch's products are quicker: a large model's matrices are read in place.
+        Unless it is exact, as then one way to sum must do for all.
         """
         described = self._described(model)
-        if described.head.in_place:
+        if described.head.in_place and not model.exact:
             return False
         _take(_step(described, fed, tables, cache), 1, fed.tokens)
         return True
@@ -167,7 +167,7 @@ class NativeStep:
 
     def _describe(self, model: "CausalLM") -> None:
         self._held = []
-        large = sum(weight.numel() for weight in self._weights) > _LARGE
+        large = in_place(model)
         together = large and isinstance(model.config, DenseConfig)  # threads share each layer's outputs
         embedding = model.model.embed_tokens.weight
         head = embedding if model.lm_head is None else model.lm_head.weight
@@ -210,30 +210,30 @@ class NativeStep:
         layer.attention = _Grouped(*heads, module.dim, layer.attention.eps, module.scale, *norms)
 
     def _packed(self, weight: Tensor, bias: Tensor | None, in_place: bool) -> Packed:
-        """Describe a matrix [outs, ins], packed unless it is to be read in place."""
-        (outs, ins), at = weight.shape, None if bias is None else bias.data_ptr()
-        if in_place:
-            return Packed(weight.data_ptr(), outs, ins, at, 1)
-        library = _library()
-        to = torch.empty(library.aftershock_packed_size(outs, ins))
-        library.aftershock_pack(weight.data_ptr(), outs, ins, to.data_ptr())
-        self._held.append(to)
-        return Packed(to.data_ptr(), outs, ins, at, 0)
+        return packed(weight, bias, in_place, self._held)
 
 
 def serves(model: "CausalLM") -> bool:
     """Whether the model's decoding steps can be native: by the machine, and by its kind, device and precision alone."""
     from aftershock.models.causal_lm import Block
+    from aftershock.models.exact import FORMS
 
-    if model.exact or build.library() is None:
+    if build.library() is None or (model.exact and build.library("train") is None):
         return False
-    known = {Block, nn.Identity, GatedMLP, GroupedAttention, Linear, RMSNorm}
-    known |= {LatentAttention, MixtureOfExperts, Gate, Experts}
+    parts: set[type] = {GatedMLP, GroupedAttention, LatentAttention, Linear, RMSNorm, Gate, Experts}
+    known, ends = {Block, nn.Identity, MixtureOfExperts, *parts}, {nn.Embedding, nn.Linear, RMSNorm, type(None)}
+    if model.exact:
+        known, ends = known - parts | {FORMS[part] for part in parts}, ends | {FORMS[nn.Linear], FORMS[RMSNorm]}
     if any(type(module) not in known for block in model.model.layers for module in block.modules()):
         return False
-    ends = {type(model.model.embed_tokens), type(model.lm_head), type(model.model.norm)}
-    fits = isinstance(model.config, DeepseekConfig) or model.config.rope_dim % _OCT == 0
-    return fits and ends <= {nn.Embedding, nn.Linear, RMSNorm, type(None)} and all(map(_plain, model.parameters()))
+    if not {type(model.model.embed_tokens), type(model.lm_head), type(model.model.norm)} <= ends:
+        return False
+    return all(map(_plain, model.parameters()))
+
+
+def in_place(model: nn.Module) -> bool:
+    """Whether the model is so large that no second copy is kept of its matrices: they are read in place."""
+    return sum(weight.numel() for weight in model.parameters()) > _LARGE
 
 
 def draw(
@@ -275,13 +275,10 @@ def _take(step: _Step, count: int, tokens: Tensor) -> None:
 def _library() -> ctypes.CDLL:
     library = build.library()
     assert library is not None
-    if library.aftershock_pack.argtypes is None:
+    if library.aftershock_step.argtypes is None:
         library.aftershock_step.argtypes = [c_void_p, c_long, c_long]
         library.aftershock_draw.argtypes = [c_void_p, c_long]
         library.aftershock_step.restype = library.aftershock_draw.restype = c_int
-        library.aftershock_packed_size.argtypes, library.aftershock_packed_size.restype = [c_long, c_long], c_long
-        library.aftershock_pack.argtypes = [c_void_p, c_long, c_long, c_void_p]
-        library.aftershock_pack.restype = None
     return library
 
 

@@ -3,6 +3,7 @@
 
 #include "attend.h"
 #include "crew.h"
+#include "exact.h"
 #include "pointwise.h"
 
 enum { DONE, NO_MEMORY };
@@ -23,14 +24,32 @@ static long worth(long values, long threads) {
 /* The passes over rows, each with what it reads and writes in pointwise.h. */
 #define PASS(name, Job, work, values) \
     void aftershock_##name(Job *job, long threads) { together(work, job, worth(values, threads)); }
+#define CHECKED(name, Job, work, values)                       \
+    int aftershock_##name(Job *job, long threads) {            \
+        together(work, job, worth(values, threads));           \
+        return job->failed ? NO_MEMORY : DONE;                 \
+    }
 
 PASS(norm_forward, Norm, norm_forward, job->rows * job->n)
 PASS(norm_backward, Norm, norm_backward, job->rows * job->n)
 PASS(gated_forward, Gated, gated_forward, job->rows * job->n)
 PASS(gated_backward, Gated, gated_backward, job->rows * job->n)
 PASS(turn, Turn, turn_rows, job->rows * job->heads * job->dim)
-PASS(select_forward, Select, select_forward, job->rows * job->n)
+CHECKED(select_forward, Select, select_forward, job->rows * job->n)
 PASS(select_backward, Select, select_backward, job->rows * job->n)
+
+/* What an exact model computes instead, in exact.h. */
+PASS(products, Products, products, job->total * job->w->outs)
+CHECKED(choose, Choice, choose_rows, job->rows * job->mixture.experts)
+PASS(combine, Combine, combine_rows, job->count * job->n)
+CHECKED(read, Reading, read_rows, job->rows * job->time * job->heads * job->length)
+
+/* `aftershock_attend`'s forward. */
+int aftershock_see(Attend *job, long threads) {
+    const long units = job->count * job->kv_heads;
+    together(see_work, job, threads < units ? threads : units);
+    return job->failed ? NO_MEMORY : DONE;
+}
 
 /* How many parts of [n] zeros `norm_backward` wants. */
 long aftershock_parts(long rows) { return (rows + PART - 1) / PART; }

@@ -5,7 +5,7 @@ don't depend on the number of threads.
 """
 
 import ctypes
-from ctypes import Structure, c_float, c_long, c_void_p
+from ctypes import Structure, c_float, c_int, c_long, c_void_p
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class _Select(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("logits", "targets", "up")),
         *((name, c_long) for name in ("rows", "n")),
-        *((name, c_void_p) for name in ("chosen", "entropy", "log_sum", "grad")),
+        *((name, c_void_p) for name in ("chosen", "entropy", "log_sum", "grad", "spread")),
+        ("failed", c_long),
     ]
 
 
@@ -74,8 +75,8 @@ def gated_halves(both: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleave: bool) -> Tensor:
-    """Rotate the pairs of x [1, time, heads, dim] by tables [1, time, 1, dim], as `rope.rotate` does."""
-    return _TurnFunction.apply(x, cos, sin, interleave)
+    """Rotate the pairs of x [batch, time, heads, dim] by tables [1 or batch, time, 1, dim], as `rope.rotate` does."""
+    return _TurnFunction.apply(x, *(table.expand(*x.shape[:2], 1, -1) for table in (cos, sin)), interleave)
 
 
 def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,16 +84,26 @@ def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return _SelectFunction.apply(logits, targets)
 
 
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return the logarithms of softmax over [n, vocab], by the sums that a native draw takes; no gradient."""
+    logits, rows = logits.contiguous(), len(logits)
+    *unused, spread = (logits.new_empty(rows) for _ in range(4))
+    targets = torch.zeros(rows, dtype=torch.long)
+    given = (_at(logits), _at(targets), None, *logits.shape, *map(_at, unused), None, _at(spread))
+    call("select_forward", _Select(*given))
+    return logits - logits.amax(-1, keepdim=True) - spread[:, None]
+
+
 def selected(logits: Tensor, targets: Tensor, chosen: Tensor, entropy: Tensor, log_sum: Tensor) -> None:
     """Write log-probabilities of targets Long[n], entropies, and the logits' log-sums, Float[n] each; no gradient."""
     given = (_at(logits), _at(targets), None, *logits.shape)
-    _call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
+    call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
 
 
 def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor, to: Tensor) -> None:
     """Write into `to` [n, vocab], which may be the logits, their gradient under `up` Float[n], the chosen ones'."""
     given = (_at(logits), _at(targets), _at(up), *logits.shape)
-    _call("select_backward", _Select(*given, None, None, _at(log_sum), _at(to)))
+    call("select_backward", _Select(*given, None, None, _at(log_sum), _at(to)))
 
 
 class _NormFunction(torch.autograd.Function):
@@ -100,7 +111,7 @@ class _NormFunction(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x = x.contiguous()
         y, scale = torch.empty_like(x), x.new_empty(_rows(x)[0])
-        _call("norm_forward", _Norm(_at(x), _at(weight), None, *_rows(x), eps, _at(y), _at(scale)))
+        call("norm_forward", _Norm(_at(x), _at(weight), None, *_rows(x), eps, _at(y), _at(scale)))
         ctx.save_for_backward(x, weight, scale)
         return y
 
@@ -111,7 +122,7 @@ class _NormFunction(torch.autograd.Function):
         grad, down, total = grads[0].contiguous(), torch.empty_like(x), torch.empty_like(weight)
         parts = x.new_zeros(_library().aftershock_parts(len(scale)), len(weight))
         given = (_at(x), _at(weight), _at(grad), len(scale), len(weight), 0.0)
-        _call("norm_backward", _Norm(*given, None, _at(scale), _at(down), _at(parts), _at(total)))
+        call("norm_backward", _Norm(*given, None, _at(scale), _at(down), _at(parts), _at(total)))
         return down, total, None
 
 
@@ -121,7 +132,7 @@ class _GatedFunction(torch.autograd.Function):
         gate, up = gate.contiguous(), up.contiguous()
         ctx.save_for_backward(gate, up)
         out = torch.empty_like(gate)
-        _call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
+        call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
         return out
 
     @staticmethod
@@ -130,7 +141,7 @@ class _GatedFunction(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         grad, down = grads[0].contiguous(), (torch.empty_like(gate), torch.empty_like(up))
         size = (*_rows(gate), gate.shape[-1])
-        _call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
+        call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
         return down
 
 
@@ -140,7 +151,7 @@ class _HalvesFunction(torch.autograd.Function):
         both = both.contiguous()
         ctx.save_for_backward(both)
         out = both.new_empty(len(both), both.shape[1] // 2)
-        _call("gated_forward", _Gated(*_halves(both), None, *out.shape, both.shape[1], _at(out)))
+        call("gated_forward", _Gated(*_halves(both), None, *out.shape, both.shape[1], _at(out)))
         return out
 
     @staticmethod
@@ -148,7 +159,7 @@ class _HalvesFunction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (both,) = ctx.saved_tensors
         grad, down = grads[0].contiguous(), torch.empty_like(both)
-        _call("gated_backward", _Gated(*_halves(both), _at(grad), *grad.shape, both.shape[1], None, *_halves(down)))
+        call("gated_backward", _Gated(*_halves(both), _at(grad), *grad.shape, both.shape[1], None, *_halves(down)))
         return down
 
 
@@ -188,8 +199,8 @@ class _SelectFunction(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool, turn: float) -> Tensor:
     x = x.contiguous()
-    y, (_, rows, heads, dim) = torch.empty_like(x), x.shape
-    _call("turn", _Turn(_at(x), _at(cos), _at(sin), rows, heads, dim, neighbours, turn, _at(y)))
+    y, (batch, time, heads, dim) = torch.empty_like(x), x.shape
+    call("turn", _Turn(_at(x), _at(cos), _at(sin), batch * time, heads, dim, neighbours, turn, _at(y)))
     return y
 
 
@@ -205,16 +216,25 @@ def _at(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-def _call(name: str, job: Structure) -> None:
-    getattr(_library(), f"aftershock_{name}")(ctypes.byref(job), torch.get_num_threads())
+def call(name: str, job: Structure, what: str = "a few rows of the learner's forward") -> None:
+    """Do a job of train.c's; MemoryError where there is no memory to work in."""
+    if getattr(_library(), f"aftershock_{name}")(ctypes.byref(job), torch.get_num_threads()):
+        raise MemoryError(f"no memory for {what}: pack fewer tokens (micro_tokens)")
+
+
+_CALLS: dict[str, Any] = dict.fromkeys(
+    ("norm_forward", "norm_backward", "gated_forward", "gated_backward", "turn", "select_backward")
+)  # what train.c offers, and what each returns
+_CALLS |= dict.fromkeys(("products", "combine"))
+_CALLS |= dict.fromkeys(("select_forward", "choose", "read", "attend", "see"), c_int)
 
 
 def _library() -> ctypes.CDLL:
     library = build.library("train")
     assert library is not None
     if library.aftershock_parts.argtypes is None:
-        for name in ("norm_forward", "norm_backward", "gated_forward", "gated_backward", "turn"):
-            getattr(library, f"aftershock_{name}").argtypes = [c_void_p, c_long]
-        library.aftershock_select_forward.argtypes = library.aftershock_select_backward.argtypes = [c_void_p, c_long]
+        for name, kind in _CALLS.items():
+            called = getattr(library, f"aftershock_{name}")
+            called.argtypes, called.restype = [c_void_p, c_long], kind
         library.aftershock_parts.argtypes, library.aftershock_parts.restype = [c_long], c_long
     return library
