@@ -7,9 +7,11 @@ Both start from the shipped small-qwen, are asked the same questions of fact (di
 16 samples a step, and get the task's own check as their reward. After every `EVERY` steps pass@1 is measured on the
 same held-out problems by the same code (our engine on the weights that the side holds); that time is not counted. The
 accuracy is reached when two measurements in a row are at TARGET or above, at the first of them: one alone may be luck.
-Each side has its best learning rate of RATES: `--search` runs them all with seed 0 and keeps what they gave in GRID;
-a comparison takes from there the one that got there soonest, and runs seeds 1, 2, ... A side that does not reach the
-accuracy within STEPS steps has no time. Dollars are the seconds at the stated price of this machine.
+Each side has its best settings of SETTINGS: a learning rate, and of ours how many of a problem's samples are learnt
+from (`down_sample`, which TRL's trainer doesn't have). `--search` runs them all with seed 0 and keeps what they gave in
+GRID; a comparison takes from there the ones that got there in the least processor time, which neighbours disturb less
+than the clock, and runs seeds 1, 2, ... A side that does not reach the accuracy within STEPS steps has no time. Dollars
+are the seconds at the stated price of this machine.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,13 @@ from typing import Any
 import paired
 import rl_step
 
-RATES = (3e-4, 1e-3, 3e-3)
+Setting = tuple[float, int]  # learning rate, samples of a problem that are learnt from; 0: all
+
+RATES = (3e-4, 5e-4, 1e-3)
+SETTINGS: dict[str, list[Setting]] = {
+    "ours": [(rate, some) for some in (0, 8) for rate in RATES],
+    "theirs": [(rate, 0) for rate in RATES],
+}
 TARGET, EVERY, STEPS = 0.90, 4, 60
 GRID = Path(__file__).parent / "results" / "time_to_accuracy_grid.json"
 HELDOUT, SAMPLES = 100, 4
@@ -91,13 +99,14 @@ def due(step: int) -> bool:
     return step % EVERY == 0
 
 
-def ours(rate: float, seed: int, folder: Path, judge: Any, exam: Exam, record: Record) -> None:
+def ours(setting: Setting, seed: int, folder: Path, judge: Any, exam: Exam, record: Record) -> None:
     """Take steps until `record`, which is told what each took, says that it is enough."""
     from aftershock.generate import SamplingParams
     from aftershock.pipeline import rl
     from aftershock.pipeline.evaluate import sample
 
-    loop = rl_step.our_loop(CASE, folder, judge, asked(), rate)
+    loop = rl_step.our_loop(CASE, folder, judge, asked(), setting[0])
+    loop = replace(loop, stage=loop.stage.model_copy(update={"down_sample": setting[1]}))
     params = SamplingParams(n=CASE.samples, max_tokens=CASE.max_tokens)
     for step in range(STEPS):
         began, processor = time.perf_counter(), time.process_time()
@@ -108,7 +117,7 @@ def ours(rate: float, seed: int, folder: Path, judge: Any, exam: Exam, record: R
             return
 
 
-def theirs(rate: float, seed: int, folder: Path, judge: Any, exam: Exam, record: Record) -> None:
+def theirs(setting: Setting, seed: int, folder: Path, judge: Any, exam: Exam, record: Record) -> None:
     """Do the same with TRL's trainer."""
     import torch
     import transformers
@@ -138,7 +147,7 @@ def theirs(rate: float, seed: int, folder: Path, judge: Any, exam: Exam, record:
             control.should_training_stop = record(told)
 
     with tempfile.TemporaryDirectory() as scratch:
-        config = GRPOConfig(output_dir=scratch, **rl_step.settings(CASE) | {"learning_rate": rate, "seed": seed})
+        config = GRPOConfig(output_dir=scratch, **rl_step.settings(CASE) | {"learning_rate": setting[0], "seed": seed})
         trainer = GRPOTrainer(str(folder), reward, args=config, train_dataset=Dataset.from_list(prompts))
         trainer.add_callback(Watch())
         trainer.train()
@@ -160,8 +169,8 @@ def reached(told: Sequence[Step], key: str = "seconds") -> float | None:
     return None
 
 
-def serve(side: str, rate: float, seed: int, threads: int) -> None:
-    """Run one side with one rate to its end, a line a step."""
+def serve(side: str, setting: Setting, seed: int, threads: int) -> None:
+    """Run one side with one setting to its end, a line a step."""
     os.dup2(2, 1), sys.stdout.flush()  # what the libraries print goes to stderr
     import torch
 
@@ -178,58 +187,66 @@ def serve(side: str, rate: float, seed: int, threads: int) -> None:
         return reached(told) is not None
 
     with Judge([asked()], RewardTable(format=0.0), CASE.max_tokens) as judge:
-        {"ours": ours, "theirs": theirs}[side](rate, seed, folder, judge, Exam(judge, folder), record)
+        {"ours": ours, "theirs": theirs}[side](setting, seed, folder, judge, Exam(judge, folder), record)
 
 
-def measure(side: str, rate: float, seed: int, threads: int) -> list[Step]:
+def measure(side: str, setting: Setting, seed: int, threads: int) -> list[Step]:
     """Return what each step of a side took, from a process of its own."""
-    command = [sys.executable, __file__, "--serve", json.dumps([side, rate, seed, threads])]
+    command = [sys.executable, __file__, "--serve", json.dumps([side, setting, seed, threads])]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=SECONDS, env=environment)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     seconds = reached(told)
     found = f"{seconds:.0f} s" if seconds else f"not reached, {max(one.get('accuracy', 0) for one in told):.0%} at most"
-    print(f"{side} rate {rate:g} seed {seed}: {found}, {len(told)} steps", file=sys.stderr, flush=True)
+    named = f"{side} rate {setting[0]:g} from {setting[1] or CASE.samples} samples seed {seed}"
+    print(f"{named}: {found}, {len(told)} steps", file=sys.stderr, flush=True)
     return told
 
 
-def best(runs: Sequence[Run], side: str) -> float | None:
-    """Return the rate with which a side got there soonest, by the median over seeds; None where it never always did."""
-    times = {rate: [r["reached"] for r in runs if (r["side"], r["rate"]) == (side, rate)] for rate in RATES}
-    there = {rate: statistics.median(found) for rate, found in times.items() if found and None not in found}
+def set_to(run: Run) -> tuple[str, Setting]:
+    """Return a run's side and setting."""
+    return run["side"], (run["rate"], run["down_sample"])
+
+
+def best(runs: Sequence[Run], side: str) -> Setting | None:
+    """Return a side's setting of the least processor time, by the median over seeds; None where none always did."""
+    times = {
+        one: [reached(r["steps"], "processor") for r in runs if set_to(r) == (side, one)] for one in SETTINGS[side]
+    }
+    there = {one: statistics.median(found) for one, found in times.items() if found and None not in found}
     return min(there, key=there.__getitem__) if there else None
 
 
-def chosen(sides: Sequence[str]) -> dict[str, float]:
-    """Return each side's best rate of the kept search; SystemExit where it has none."""
+def chosen(sides: Sequence[str]) -> dict[str, Setting]:
+    """Return each side's best setting of the kept search; SystemExit where it has none."""
     searched = json.loads(GRID.read_text(encoding="utf-8"))["runs"] if GRID.is_file() else []
-    rates = {side: best(searched, side) for side in sides}
-    if lacking := [side for side, rate in rates.items() if rate is None]:
-        sys.exit(f"{GRID} has no rate with which {' and '.join(lacking)} got there; run this with --search first")
-    return {side: rate for side, rate in rates.items() if rate is not None}
+    settings = {side: best(searched, side) for side in sides}
+    if lacking := [side for side, one in settings.items() if one is None]:
+        sys.exit(f"{GRID} has no setting with which {' and '.join(lacking)} got there; run this with --search first")
+    return {side: one for side, one in settings.items() if one is not None}
 
 
 def rows(runs: Sequence[Run]) -> list[paired.Row]:
-    """Return each side's best rate compared, by the clock and in processor time; [] where a side never got there.
+    """Return each side's best setting compared, by the clock and in processor time; [] where a side never got there.
 
     A seed that only one side has had its turn with doesn't count as yet.
     """
-    rates = {side: best(runs, side) for side in ("ours", "theirs")}
-    if None in rates.values():
+    settings = {side: best(runs, side) for side in ("ours", "theirs")}
+    if None in settings.values():
         return []
-    chosen = {side: [r["steps"] for r in runs if (r["side"], r["rate"]) == (side, rates[side])] for side in rates}
+    chosen = {side: [r["steps"] for r in runs if set_to(r) == (side, one)] for side, one in settings.items()}
     parts = {"": "seconds", ": processor": "processor"}
     name, both = f"time_to_accuracy {TARGET:.0%} {CASE.name}", min(map(len, chosen.values()))
     found = []
     for part, key in parts.items():
-        times = ([reached(told, key) for told in chosen[side][:both]] for side in rates)
+        times = ([reached(told, key) for told in chosen[side][:both]] for side in settings)
         found.append(paired.compare(name + part, *times, "s"))
     return found
 
 
 def main() -> None:
     parser = paired.parser(__doc__)
-    parser.add_argument("--search", action="store_true", help="run every rate with seed 0, and keep what came out")
+    parser.add_argument("--search", action="store_true", help="run every setting with seed 0, and keep what came out")
     parser.add_argument("--serve", help=paired.argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -241,16 +258,17 @@ def main() -> None:
     sides = [side for side in ("ours", "theirs") if given.only in side]
     if given.search:
         given.out = given.out or GRID
-        turns = [(0, rate, side) for rate in RATES for side in sides]
+        turns = [(0, one, side) for side in sides for one in SETTINGS[side]]
     else:
-        rates = chosen(sides)
-        turns = [(seed, rates[side], side) for seed in range(1, (given.rounds or 3) + 1) for side in sides]
-    more = {"runs": runs, "grid": RATES, "case": asdict(CASE), "usd_per_hour": machine.usd_per_hour}
-    for seed, rate, side in turns:
-        told = measure(side, rate, seed, given.threads)
+        settings = chosen(sides)
+        turns = [(seed, settings[side], side) for seed in range(1, (given.rounds or 3) + 1) for side in sides]
+    more = {"runs": runs, "grid": SETTINGS, "case": asdict(CASE), "usd_per_hour": machine.usd_per_hour}
+    for seed, setting, side in turns:
+        told = measure(side, setting, seed, given.threads)
         seconds = reached(told)
         usd = None if seconds is None else price(seconds, machine.usd_per_hour, machine.watts)[0]
-        runs.append({"side": side, "rate": rate, "seed": seed, "reached": seconds, "usd": usd, "steps": told})
+        dials = {"side": side, "rate": setting[0], "down_sample": setting[1], "seed": seed}
+        runs.append({**dials, "reached": seconds, "usd": usd, "steps": told})
         paired.report(rows(runs), given, before, done=False, **more)
     for row in rows(runs):
         paired.tell(row)

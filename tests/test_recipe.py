@@ -143,6 +143,8 @@ def test_all_faults_are_told_at_once_each_with_file_key_value_and_wish(tmp_path)
         (("steps = 40", "steps = 40\noptim.warmup = 41"), "is longer than the stage's steps = 40"),
         (("steps = 40", "steps = 40\noptim.betas = [0.9, 1.0]"), "should be at least 0 and less than 1"),
         (("steps = 40", "steps = 40\nminibatches = 999"), "more than a step's 512 rollouts"),
+        (("steps = 40", "steps = 40\ndown_sample = 17"), "from 2 to samples_per_problem = 16"),
+        (("steps = 40", "steps = 40\ndown_sample = 1"), "from 2 to samples_per_problem = 16"),
         (("steps = 40", "steps = 40\nreward.overlong_buffer = 257"), "is longer than max_tokens = 256"),
         (("steps = 40", "steps = 40\nreward = {accuracy = 0, format = 0}"), "nothing would be rewarded"),
         (("steps = 40", "steps = 40\noptim.lr = inf"), "should be a finite number"),

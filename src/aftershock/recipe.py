@@ -151,6 +151,9 @@ class RLStage(_Table):
     steps: int = Field(..., ge=1)
     problems_per_step: int = Field(32, ge=1)
     samples_per_problem: int = Field(16, ge=2)
+    down_sample: int = Field(
+        0, ge=0
+    )  # learn from so many of a problem's samples, those whose rewards differ most; 0: all
     minibatches: int = Field(1, ge=1)  # optimiser steps a rollout batch is split into
     max_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
@@ -164,6 +167,11 @@ class RLStage(_Table):
     preferences: tuple[PreferenceTable, ...] = ()
     eval: EvalTable = EvalTable()
     checkpoint_every: int = Field(10, ge=1)
+
+    @property
+    def learnt(self) -> int:
+        """How many of a problem's samples are learnt from."""
+        return self.down_sample or self.samples_per_problem
 
 
 class LoraTable(_Table):

@@ -1,10 +1,12 @@
 import math
+from itertools import combinations
+from statistics import pvariance
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftershock.learn import group_advantages
+from aftershock.learn import group_advantages, widest
 
 member = st.tuples(st.sampled_from([0.0, 0.1, 1.0, 1.1, -0.5]), st.booleans())
 groups = st.lists(st.lists(member, min_size=1, max_size=8), min_size=1, max_size=5)
@@ -40,3 +42,19 @@ def test_an_uncounted_reward_moves_nobody():
     two = group_advantages("grpo", [[1.0, 0.0]], [[True, True]]).values[0]
     three = group_advantages("grpo", [[1.0, 0.0, 99.0]], [[True, True, False]]).values[0]
     assert three == [*two, None]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from([0.0, 0.1, 1.0, 1.1, -0.5]), max_size=9), st.integers(2, 9))
+def test_the_widest_of_all_choices_is_taken(rewards, count):
+    chosen = widest(rewards, count)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(count, len(rewards))
+    if rewards:
+        best = max(pvariance(choice) for choice in combinations(rewards, len(chosen)))
+        assert pvariance([rewards[i] for i in chosen]) == pytest.approx(best)
+
+
+def test_of_equal_choices_the_most_even_is_taken():
+    assert widest([0, 1, 0, 1, 0, 1, 0, 1], 4) == [0, 2, 5, 7]
+    assert widest([1, 0, 0, 0, 0, 0, 0, 0], 4) == [0, 1, 2, 7]

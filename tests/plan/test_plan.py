@@ -90,6 +90,15 @@ def test_tokens_of_rl_are_counted_to_the_last(recipe):
     assert stage.seconds == sorted(stage.seconds)
 
 
+def test_samples_that_are_not_learnt_from_are_not_counted_as_learnt(recipe):
+    whole, part = (
+        plan(recipe(RL.format(source="hub:Qwen/Qwen2.5-0.5B", more=f"down_sample = {count}"))).stages[0].tokens
+        for count in (0, 2)
+    )
+    for scenario, all_, some in zip(loads.SCENARIOS, whole, part, strict=True):
+        assert all_ - some == pytest.approx(scenario.signal * 10 * 8 * (4 - 2) * scenario.share * 100)
+
+
 def test_lengths_that_were_measured_take_the_place_of_guesses(recipe):
     """An RL stage from the shipped base samples what lies between the base's lengths and those after RL."""
     stage = plan(recipe(RL.format(source="base", more=""))).stages[0]

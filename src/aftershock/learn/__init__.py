@@ -1,6 +1,6 @@
 """How weights change: batches packed end to end, one loss a file, the optimiser, one training step."""
 
-from aftershock.learn.advantages import GroupAdvantages, group_advantages
+from aftershock.learn.advantages import GroupAdvantages, group_advantages, widest
 from aftershock.learn.batch import Batch, Sample, Whole, pack, pack_documents, split
 from aftershock.learn.distiller import Distiller
 from aftershock.learn.learner import Learner
@@ -22,4 +22,5 @@ __all__ = [
     "pack_documents",
     "split",
     "token_logprobs",
+    "widest",
 ]

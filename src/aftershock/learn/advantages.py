@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, pvariance, stdev
 
 EPSILON = 1e-6  # added to the standard deviation, as in DAPO's and verl's code; the papers leave it out
 
@@ -16,6 +16,20 @@ class GroupAdvantages:
 
     values: list[list[float | None]]
     signal: list[bool]
+
+
+def widest(rewards: Sequence[float], count: int) -> list[int]:
+    """Return, ascending, which `count` of the rewards, or all, have the greatest variance.
+
+    They are some of the lowest and some of the highest [PODS, arXiv 2504.13818]: of equal choices the most even one.
+    Among equal rewards the order decides, which in a group means nothing.
+    """
+    order = sorted(range(len(rewards)), key=rewards.__getitem__)
+    if count >= len(order):
+        return sorted(order)
+    lows = sorted(range(count + 1), key=lambda low: abs(2 * low - count))
+    choices = (order[:low] + order[len(order) - count + low :] for low in lows)
+    return sorted(max(choices, key=lambda chosen: pvariance([rewards[i] for i in chosen])))
 
 
 def group_advantages(

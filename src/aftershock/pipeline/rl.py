@@ -11,7 +11,7 @@ import torch
 from aftershock.alarms import Alarms
 from aftershock.cost import flops
 from aftershock.generate import Engine, SamplingParams, need_module
-from aftershock.learn import Learner, Sample, group_advantages, pack, split
+from aftershock.learn import Learner, Sample, group_advantages, pack, split, widest
 from aftershock.models import load, make_exact, save
 from aftershock.pipeline.context import Context, build_tasks, model_folder
 from aftershock.pipeline.corpus import draw_problems
@@ -135,7 +135,7 @@ def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> d
     stage, learner = loop.stage, loop.learner
     telling = [one for one in judged if _has_signal(one)]
     silent = [one for one in judged if stage.loss.kl > 0 and not _has_signal(one)]
-    samples = _samples([*telling, *silent][: stage.problems_per_step], stage.loss.kind)
+    samples = _samples([*telling, *silent][: stage.problems_per_step], stage.loss.kind, stage.learnt)
     parts = [
         pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens) for part in split(samples, stage.minibatches)
     ]
@@ -145,9 +145,10 @@ def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> d
     return metrics
 
 
-def _samples(judged: Sequence[Judged], kind: str) -> list[Sample]:
+def _samples(judged: Sequence[Judged], kind: str, count: int) -> list[Sample]:
+    """Return what is learnt from: of each group the counted rollouts, at most `count`, with advantages among those."""
     rewards = [[reward.total for reward in one.rewards] for one in judged]
-    counted = [[reward.counted for reward in one.rewards] for one in judged]
+    counted = [_counted(one, count) for one in judged]
     groups = zip(judged, group_advantages(kind, rewards, counted).values)
     return [
         Sample(completion.prompt_tokens, completion.tokens, completion.logprobs, advantage, number)
@@ -155,6 +156,12 @@ def _samples(judged: Sequence[Judged], kind: str) -> list[Sample]:
         for completion, advantage in zip(one.completions, advantages)
         if advantage is not None
     ]
+
+
+def _counted(one: Judged, count: int) -> list[bool]:
+    known = [index for index, reward in enumerate(one.rewards) if reward.counted]
+    kept = {known[at] for at in widest([one.rewards[index].total for index in known], count)}
+    return [index in kept for index in range(len(one.rewards))]
 
 
 def _describe(judged: Sequence[Judged], preferences: Sequence[PreferenceTable]) -> dict[str, float]:

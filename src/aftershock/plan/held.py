@@ -61,7 +61,7 @@ def batch(stage: Stage, load: Load, native: bool) -> tuple[memory.Shape, bool]:
     Lengths are spread as completions' are. A prompt that an RL group shares is computed once, and `micro_tokens`
     counts it with every reader. `native`: as the shape's.
     """
-    group = stage.samples_per_problem if isinstance(stage, RLStage) else 1
+    group = stage.learnt if isinstance(stage, RLStage) else 1
     step = load.trained / max(1.0, ceil(load.steps)) if load.steps else inf
     if group > 1:  # with each prompt as often as it is read
         step *= load.length / (load.written + load.prompt / group)

@@ -144,9 +144,10 @@ def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scena
             told = line.taught.tokens(stage.tasks)
     written = _stretched(told, stage.max_tokens, scenario)
     sampled = draws * rollouts * written
+    learnt = stage.learnt / stage.samples_per_problem if isinstance(stage, RLStage) else 1.0
     return Load(
         stage.steps,
-        signal * (rollouts * written + prompts(stage) * exams.prompt),
+        signal * (learnt * rollouts * written + prompts(stage) * exams.prompt),
         exams.sampled + sampled,
         exams.prompt,
         written,

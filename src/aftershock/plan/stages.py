@@ -235,7 +235,7 @@ class Planner:
         tokens, again = (optim.micro_tokens, optim.recompute) if optim else (0, "never")
         rows, longest = getattr(stage, "max_rows", MAX_ROWS), getattr(stage, "max_tokens", PROMPT_TOKENS)
         sharing = getattr(stage, "samples_per_problem", 1)
-        group = sharing if isinstance(stage, RLStage) else 1
+        group = stage.learnt if isinstance(stage, RLStage) else 1
         job = spread.Job(config, self.place.cluster, tokens, rows, longest, self.chosen, how, again, sharing, group)
         laid = spread.spread(job, loads[1] if loads else replace(EMPTY, trained=tokens, steps=1, written=longest))
         looped = isinstance(stage, RLStage | DistillStage)  # whose published steps' factor has all errors in it

@@ -76,6 +76,13 @@ def _tasks(tables: tuple[TaskTable, ...]) -> str:
     return ", ".join(told)
 
 
+def _some(stage: RLStage) -> str:
+    """Say which of a problem's completions are learnt from, where not all are."""
+    if not stage.down_sample:
+        return ""
+    return f"Of a problem's completions the {stage.down_sample} whose rewards differ most were learnt from. "
+
+
 def _rl(stage: RLStage) -> list[str]:
     source = SOURCES.get(stage.source, stage.source)
     how = "and reward models, as in R1's last stage" if stage.preferences else "alone, the way R1-Zero was trained"
@@ -85,9 +92,9 @@ def _rl(stage: RLStage) -> list[str]:
         f"{stage.problems_per_step} problems ({_tasks(stage.tasks)}), and wrote {stage.samples_per_problem} "
         f"completions of each, at temperature {stage.temperature:g} and of at most {stage.max_tokens:,} tokens.",
         f"A program checked every answer: a right one earned {stage.reward.accuracy:g}, keeping the form of reasoning "
-        f"first and answer after {stage.reward.format:g}. Completions that earned more than others of their problem "
-        f"were made likelier, the others less likely: loss {LOSSES[stage.loss.kind]}, learning rate {stage.optim.lr:g}"
-        f"{_kl(stage)}.",
+        f"first and answer after {stage.reward.format:g}. {_some(stage)}Completions that earned more than others of "
+        f"their problem were made likelier, the others less likely: loss {LOSSES[stage.loss.kind]}, learning rate "
+        f"{stage.optim.lr:g}{_kl(stage)}.",
         *_judges(stage),
     ]
 
