@@ -7,13 +7,14 @@
   tokens. The learner's forward is the one that has a gradient.
 - `operation`: the largest difference of a value alone and among others, in an operation as it comes (`theirs`) and in
   its exact form.
-- `cause`: as `difference`, one cure of exact mode taken away after the other, in small random models whose sizes are no
-  multiples of a vector's.
+- `cause`: as `difference`, by PyTorch's forms and not C's, one cure of exact mode taken away after the other, in small
+  random models whose sizes are no multiples of a vector's.
 - `cost`: one RL step (sample, judge, learn) of the pipeline's own functions with and without, in turn, in seconds of
   processor time; a ratio below 1 says how much slower exact mode is. Rates are so small that both sides go on sampling
   alike.
 """
 
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -220,12 +221,13 @@ CAUSES = {
 def causes(tokens: int) -> Iterator[tuple[paired.Row, dict[str, Any]]]:
     """Yield what each cure taken away leaves, against all cures."""
     from aftershock.models import build, make_exact
+    from aftershock.models.native.build import SWITCH
 
     for cure, kinds in CAUSES.items():
         for kind in kinds:
             model = build(ODD_KINDS[kind], seed=0)
             make_exact(model)
-            with without(cure):
+            with mock.patch.dict(os.environ, {SWITCH: "0"}), without(cure):
                 found = gap_of(model, tokens, CAUSE_SHAPES)
             row = paired.Row(f"cause {kind}: without {cure}", found.largest, 0.0, 0, 0, 0, "nats", found.tokens)
             yield row, vars(found)

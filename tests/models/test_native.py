@@ -124,16 +124,14 @@ def test_a_row_s_bits_are_its_own(model):
 
 @torch.inference_mode()
 def prefilled(model, prompts, threads=1, rows=None):
-    """Return the cache [row][store] of prompts fed to `rows` in C; None where that is refused."""
+    """Return the cache [row][store] of prompts fed to `rows` in C."""
     torch.set_num_threads(threads)
     cache, rows = model.new_cache(8, 128), rows or range(len(prompts))
     try:
-        done = model.prefill(prompts, rows, cache)
+        assert model.prefill(prompts, rows, cache)
     finally:
         torch.set_num_threads(1)
-    return (
-        [[s[row, : len(p)] for layer in cache.layers for s in layer] for row, p in zip(rows, prompts)] if done else None
-    )
+    return [[s[row, : len(p)] for layer in cache.layers for s in layer] for row, p in zip(rows, prompts)]
 
 
 @torch.inference_mode()
@@ -163,9 +161,12 @@ def test_prompts_are_prefilled_end_to_end(kind):
     check_prefill(made(kind))
 
 
-def test_a_large_model_s_prompts_are_left_to_torch(monkeypatch):
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+def test_a_large_model_s_prompts_are_prefilled_some_tokens_at_a_time(kind, monkeypatch):
+    """So that a prompt's tokens are in several calls, and several workers have parts of them."""
     monkeypatch.setattr("aftershock.models.native.step._LARGE", 0)
-    assert prefilled(made("qwen2"), [[1, 2]]) is None
+    monkeypatch.setattr("aftershock.models.native.step._AT_ONCE", 30)
+    check_prefill(made(kind))
 
 
 def test_many_rows_pass_in_chunks_and_by_threads():

@@ -258,7 +258,8 @@ class CausalLM(LanguageModel):
         tables = self.rotary.upto(read_length(torch.tensor(lengths), 0, cache.room), self.device)
         tokens = np.concatenate([np.array(prompt, dtype=np.int64) for prompt in prompts])
         starts, places = np.concatenate([*map(np.arange, lengths)]), np.repeat(rows, lengths)
-        return self._native.prefill(self, Fed(*map(torch.from_numpy, (tokens, starts, places))), tables, cache)
+        self._native.prefill(self, Fed(*map(torch.from_numpy, (tokens, starts, places))), tables, cache)
+        return True
 
     def _natively(self, cache: KVCache) -> bool:
         plain = not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")

@@ -102,26 +102,29 @@ typedef struct {
     const float *q_norm, *k_norm; /* [dim], or NULL */
 } Grouped;
 
-/* One row: its queries q [heads][dim], keys k and values v [kv heads][dim] go to their place `at` in its part of the
- * cache, [kv heads][room][dim] each; q becomes what each head sees. `weights` [heads / kv heads]
- * [at + 1] is worked in. */
-static inline void grouped_attention(const Grouped *a, float *q, float *k, const float *v, const float *cos,
-                                     const float *sin, long at, long room, float *keys, float *values,
-                                     float *weights) {
-    const long dim = a->dim, shared = a->heads / a->kv_heads;
-    cos += at * dim;
-    sin += at * dim;
+/* One row: its keys k and values v [kv heads][dim] go to their place `at` in its part of the cache, [kv heads][room][dim]
+ * each. */
+static inline void grouped_store(const Grouped *a, float *k, const float *v, const float *cos, const float *sin,
+                                 long at, long room, float *keys, float *values) {
+    const long dim = a->dim;
     for (long h = 0; h < a->kv_heads; h++, keys += room * dim, values += room * dim) {
         if (a->k_norm) rms_norm(k + h * dim, a->k_norm, dim, a->eps, k + h * dim);
-        rotate_halves(k + h * dim, cos, sin, dim, 1, keys + at * dim);
+        rotate_halves(k + h * dim, cos + at * dim, sin + at * dim, dim, 1, keys + at * dim);
         memcpy(values + at * dim, v + h * dim, 4 * dim);
-        float *query = q + h * shared * dim;
-        for (float *one = query; one < query + shared * dim; one += dim) {
-            if (a->q_norm) rms_norm(one, a->q_norm, dim, a->eps, one);
-            rotate_halves(one, cos, sin, dim, 1, one);
-        }
-        see(query, shared, keys, values, at + 1, dim, a->scale, weights, query, dim, NULL);
     }
+}
+
+/* And its queries q [heads][dim] become what each head sees; `weights` [heads / kv heads][at + 1] is worked in. */
+static inline void grouped_see(const Grouped *a, float *q, const float *cos, const float *sin, long at, long room,
+                               const float *keys, const float *values, float *weights) {
+    const long dim = a->dim, shared = a->heads / a->kv_heads;
+    for (long h = 0; h < a->heads; h++) {
+        float *one = q + h * dim;
+        if (a->q_norm) rms_norm(one, a->q_norm, dim, a->eps, one);
+        rotate_halves(one, cos + at * dim, sin + at * dim, dim, 1, one);
+    }
+    for (long h = 0; h < a->kv_heads; h++, q += shared * dim, keys += room * dim, values += room * dim)
+        see(q, shared, keys, values, at + 1, dim, a->scale, weights, q, dim, NULL);
 }
 
 #endif

@@ -105,19 +105,21 @@ static void attend(const Worker *me, const Step *step, long layer, long from, lo
     const Layer *l = step->model->layer + layer;
     const Grouped *a = &l->attention;
     const long taken = a->kv_heads * step->room * a->dim;
+    float *keys = step->stores[2 * layer], *values = step->stores[2 * layer + 1];
     long first, last;
     multiply(me, &l->q, s->normed, rows, s->q);
     multiply(me, &l->k, s->normed, rows, s->k);
     multiply(me, &l->v, s->normed, rows, s->v);
     meet(me);
     share(me, rows, 1, &first, &last);
-    for (long r = first; r < last; r++) {
-        const long at = step->places[from + r] * taken;
-        grouped_attention(a, s->q + r * l->q.outs, s->k + r * l->k.outs, s->v + r * l->v.outs, step->cos, step->sin,
-                          step->starts[from + r], step->room, step->stores[2 * layer] + at,
-                          step->stores[2 * layer + 1] + at,
-                          s->weights + me->index * step->room * (a->heads / a->kv_heads));
-    }
+    for (long r = first; r < last; r++)
+        grouped_store(a, s->k + r * l->k.outs, s->v + r * l->v.outs, step->cos, step->sin, step->starts[from + r],
+                      step->room, keys + step->places[from + r] * taken, values + step->places[from + r] * taken);
+    meet(me); /* another worker may have a prompt's tokens before these */
+    for (long r = first; r < last; r++)
+        grouped_see(a, s->q + r * l->q.outs, step->cos, step->sin, step->starts[from + r], step->room,
+                    keys + step->places[from + r] * taken, values + step->places[from + r] * taken,
+                    s->weights + me->index * step->room * (a->heads / a->kv_heads));
     meet(me);
     multiply(me, &l->out, s->q, rows, s->normed);
     meet(me);

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aftershock.models.causal_lm import Block, CausalLM
 
 _LARGE = 1 << 23  # weights, 32 MiB: of a larger model no second copy is kept, its matrices are read in place
+_AT_ONCE = 512  # tokens of its prompts that pass a large model together
 _VERSION = attrgetter("_version")  # rises with each write in place
 _NO_MEMORY, _BAD_TOKEN = 1, 2  # what step.c returns
 
@@ -145,17 +146,16 @@ class NativeStep:
         step.logits, step.draws = logits.data_ptr(), ctypes.pointer(draws)
         _take(step, count, fed.tokens)
 
-    def prefill(self, model: "CausalLM", fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> bool:
+    def prefill(self, model: "CausalLM", fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> None:
         """Write the keys and values of prompts that lie end to end, each one's positions ascending.
 
-        False, and nothing is done, where PyTorch's products are quicker: a large model's matrices are read in place.
-        Unless it is exact, as then one way to sum must do for all.
+        Of a large model some tokens a call, so that an interrupt needn't wait for all.
         """
         described = self._described(model)
-        if described.head.in_place and not model.exact:
-            return False
-        _take(_step(described, fed, tables, cache), 1, fed.tokens)
-        return True
+        size = _AT_ONCE if described.head.in_place else max(1, len(fed.tokens))
+        for first in range(0, len(fed.tokens), size):
+            part = Fed(*(told[first : first + size] for told in fed))
+            _take(_step(described, part, tables, cache), 1, part.tokens)
 
     def _described(self, model: "CausalLM") -> _Model:
         state = [*map(Tensor.data_ptr, self._weights), *map(_VERSION, self._versioned)]
