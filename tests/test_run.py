@@ -202,6 +202,14 @@ def test_seeds_at_work_side_by_side_share_the_bill(tmp_path, monkeypatch):
         assert run.side_by_side() == 1
 
 
+def test_numbers_of_libraries_are_written_as_pythons_and_what_is_not_finite_as_null(tmp_path):
+    row = {"a": torch.tensor(0.5), "b": [torch.tensor(3), float("inf")], "c": (1, "\u00e9"), "d": {"e": float("nan")}}
+    with opened(tmp_path / "run") as run:
+        path = run.stage("one", run.recipe.stage["one"]).save_rows("rows", [row, {"plain": [1.5, True, None]}])
+    wanted = ['{"a": 0.5, "b": [3, null], "c": [1, "\u00e9"], "d": {"e": null}}', '{"plain": [1.5, true, null]}']
+    assert gzip.decompress(path.read_bytes()).decode().splitlines() == wanted
+
+
 def test_summary_has_the_agreed_shape_whole_or_not(tmp_path):
     evals = [{"suite": "countdown", "metric": "pass@1", "when": "before", "value": 0.2, "low": 0.1, "high": 0.3}]
     with opened(tmp_path / "run") as run:

@@ -496,8 +496,14 @@ def _parsed(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.split(b"\n")[:-1] if line]
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    try:
+        return _ENCODER.encode(value)  # most often all is plain already
+    except (TypeError, ValueError):
+        return _ENCODER.encode(_plain(value))
 
 
 def _plain(value: Any) -> Any:

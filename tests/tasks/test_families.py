@@ -1,12 +1,14 @@
 """The built-in families, over every difficulty, both languages and any seed."""
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftershock.tasks import names, task
+from aftershock.tasks import names, programs, task
+from aftershock.verify.verdict import Verdict
 
 BOTH = ("en", "zh")
 # Their problems are few: drawing a hundred, some come twice.
@@ -75,3 +77,29 @@ def test_every_index_and_seed_gives_a_problem_of_its_own(name, language):
 def test_no_answer_breaks_the_check(name, answer, seed):
     made = task(name)
     assert made.check(made.draw("train", seed), answer).outcome in ("right", "wrong")
+
+
+def test_programs_that_were_begun_run_together_and_have_the_same_verdicts(monkeypatch):
+    """As a worker does it: all are begun, then checked in order; equal programs run once."""
+    together, most, ran = 0, 0, []
+
+    def judged(program, tests, limits):
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        time.sleep(0.05)
+        together -= 1
+        ran.append(program)
+        return Verdict("right" if len(program) % 2 else "wrong", program)
+
+    monkeypatch.setattr(programs, "run_code", judged)
+    made = task("programs", 2, BOTH)
+    problem = made.draw("train", 0)
+    answers = [f"def f(x): return {number}" for number in (1, 22, 1, 3, 1, 22)]
+    for answer in answers:
+        made.begin(problem, answer)
+    found = [made.check(problem, answer) for answer in [*answers, "no function", answers[0]]]
+    assert most > 1
+    assert sorted(ran) == sorted(set(answers))
+    again = task("programs", 2, BOTH)
+    assert found == [again.check(problem, answer) for answer in [*answers, "no function", answers[0]]]

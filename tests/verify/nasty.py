@@ -19,6 +19,11 @@ class Nasty(Task):
         number = rng.randrange(10**6)
         return Problem(self.name, f"nasty-{number}", "Say right.", "right", data={"number": number})
 
+    def begin(self, problem: Problem, answer: str) -> None:
+        self.begun = [*getattr(self, "begun", []), answer]
+        if answer == "raise":
+            raise KeyError("lost early")
+
     def check(self, problem: Problem, answer: str) -> Verdict:
         deed = getattr(self, f"do_{answer.split(':')[0]}", None)
         if deed is not None:
@@ -27,6 +32,9 @@ class Nasty(Task):
 
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         return "wrong"
+
+    def do_begun(self, answer: str) -> Verdict:
+        return Verdict("right", f"after {self.begun[-4:]}")
 
     def do_raise(self, answer: str) -> Verdict:
         raise KeyError("lost")

@@ -195,7 +195,53 @@ def test_threads_share_one_judge(judge):
     assert all(answers == given for answers, given in found.values())
 
 
+def test_all_answers_are_begun_before_the_first_is_checked(judge):
+    rewards = judge.judge([says(answer) for answer in ("begun", "right", "raise", "wrong")])
+    assert rewards[0].verdict.reason == "after ['begun', 'right', 'raise', 'wrong']"
+    assert outcomes(rewards) == ["right", "right", "unverifiable", "wrong"]
+    assert "'lost' (nasty.py" in rewards[2].verdict.reason
+
+
+def test_a_hearing_gives_the_rewards_of_the_whole_batch(judge):
+    rollouts = [says(answer) for answer in ("right", "wrong", "nap:0.05", "exit", "right", "loop", "wrong")]
+    with judge.hearing(len(rollouts)) as hearing:
+        for number in (5, 2, 0, 6, 1, 4, 3):
+            time.sleep(0.02)
+            hearing.add(number, *rollouts[number])
+        assert hearing.rewards() == judge.judge(rollouts)
+
+
+def test_a_hearing_counts_failures_over_its_parts_and_raises_in_whoever_hands_in_more():
+    def hand_in(hearing):
+        for number in range(12):  # of 20
+            hearing.add(number, *says("raise"))
+            time.sleep(0.05)
+
+    with Judge([NASTY], RewardTable(max_unverifiable=0.1), 100) as strict:
+        with pytest.raises(VerifierError, match=r"3 of 20 verdicts .* 3 x nasty: KeyError"), strict.hearing(20) as one:
+            hand_in(one)
+        assert outcomes(strict.judge([says("right")])) == ["right"]
+
+
+def test_a_hearing_that_is_broken_off_ends_at_once_and_leaves_the_judge_whole():
+    def broken_off(judge):
+        with judge.hearing(2) as hearing:
+            hearing.add(0, *says("loop"))
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+
+    with Judge([NASTY], RewardTable(timeout_seconds=60.0), 100) as slow:
+        slow.judge([says("right")])
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            broken_off(slow)
+        assert time.monotonic() - began < 10
+        assert outcomes(slow.judge([says("right"), says("wrong")])) == ["right", "wrong"]
+
+
 def test_an_empty_batch_and_an_unknown_task(judge):
+    with judge.hearing(0) as hearing:
+        assert hearing.rewards() == []
     assert judge.judge([]) == []
     with pytest.raises(VerifierError, match=r"of task 'other', but the judge has only: nasty"):
         judge.judge([(Problem("other", "o-1", "?", "!"), completion("x"))])

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from aftershock.generate import Completion, Engine, SamplingParams
 from aftershock.stats import Interval, Measurement, majority_at_k, mean_interval, pass_at_k
@@ -65,17 +65,23 @@ def sample(
     label: tuple[int | str, ...],
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Judged]:
-    """Sample `params.n` completions of every problem and judge them; addresses are `label` and the problem's number.
+    """Sample `params.n` completions of every problem and judge them, the first while others are being sampled;
+    addresses are `label` and the problem's number.
 
     `on_progress` hears how many completions are done.
     """
     prompts = [prompt_tokens(engine.tokenizer, problem.prompt) for problem in problems]
     addresses = [(*label, index) for index in range(len(problems))]
     done = itertools.count(1)
-    hear = None if on_progress is None else lambda *_: on_progress(next(done))
-    groups = engine.generate(prompts, params, addresses=addresses, on_finish=hear)
-    pairs = [(problem, completion) for problem, group in zip(problems, groups) for completion in group]
-    rewards = iter(judge.judge(pairs))
+    with judge.hearing(len(problems) * params.n) as hearing:
+
+        def finished(prompt: int, number: int, completion: Completion) -> None:
+            hearing.add(prompt * params.n + number, problems[prompt], completion)
+            if on_progress is not None:
+                on_progress(next(done))
+
+        groups = engine.generate(prompts, params, addresses=addresses, on_finish=finished)
+        rewards = iter(hearing.rewards())
     return [
         Judged(problem, group, [next(rewards) for _ in group], _quality(judge, problem, group))
         for problem, group in zip(problems, groups)
@@ -153,7 +159,7 @@ def rows(judged: Sequence[Judged], step: int) -> list[dict]:
             "reasoning": completion.reasoning,
             "answer": completion.answer,
             "reward": {"total": reward.total, **reward.parts},
-            "verdict": asdict(reward.verdict),
+            "verdict": vars(reward.verdict),
             "tokens": len(completion.tokens),
             "finish_reason": completion.finish_reason,
             **({"quality": one.quality[number]} if one.quality else {}),

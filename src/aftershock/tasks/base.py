@@ -66,6 +66,12 @@ class Task(ABC):
     def check(self, problem: Problem, answer: str) -> Verdict:
         """Judge the final answer (text inside the answer tags, or after the reasoning) against the problem."""
 
+    def begin(self, problem: Problem, answer: str) -> None:
+        """Begin what `check` of these will wait for, and return at once: a worker calls it for all answers it is handed
+        before it checks the first of them. Nothing by default.
+        """
+        return
+
     @abstractmethod
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         """Return an answer near the gold one that must score wrong."""

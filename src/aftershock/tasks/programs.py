@@ -1,9 +1,11 @@
 """Small programs: write a function that does what is said, judged in the sandbox on calls that are never shown."""
 
+import os
 import random
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from aftershock.address import generator
@@ -14,6 +16,7 @@ from aftershock.verify.program import CallTest, Limits
 from aftershock.verify.verdict import Verdict
 
 LIMITS = Limits(cpu_seconds=1.0, wall_seconds=3.0, memory_bytes=1 << 27, processes=4, output_bytes=1 << 16)
+AT_ONCE = 1 + min(os.cpu_count() or 1, 8)  # programs: two thirds of a sandbox's time go by in waiting
 CALLS = 6
 LARGEST = 9  # number in a problem
 GUESSES = 0.5  # share of blind tries in a mixed trace
@@ -74,6 +77,7 @@ class Programs(Task):
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
         super().__init__(difficulty, languages)
         self._judge = lru_cache(maxsize=4096)(_judge)  # a group of samples often writes the same program
+        self._begun: dict[Asked, Future[Verdict]] = {}
 
     def make(self, rng: random.Random) -> Problem:
         """Draw the steps, and the calls it will be judged on."""
@@ -92,12 +96,19 @@ class Programs(Task):
         """What is to be written, whatever the language."""
         return problem.id
 
+    def begin(self, problem: Problem, answer: str) -> None:
+        """Run the program beside others, `AT_ONCE` of them, so that `check` of it waits less."""
+        asked = _asked(problem, answer)
+        if _NAMES_F.search(answer) and asked not in self._begun:
+            self._begun[asked] = _threads().submit(self._judge, *asked)
+
     def check(self, problem: Problem, answer: str) -> Verdict:
         """Right when the program's f returns what is wanted at every call."""
         if not _NAMES_F.search(answer):
             return Verdict("wrong", "it defines no f", answer)
-        calls = tuple((_frozen(given), wanted) for given, wanted in problem.data["calls"])
-        return replace(self._judge(answer, calls), extracted=answer)
+        asked = _asked(problem, answer)
+        begun = self._begun.pop(asked, None)
+        return replace(self._judge(*asked) if begun is None else begun.result(), extracted=answer)
 
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         """Off by one at the end."""
@@ -169,8 +180,20 @@ def _other(name: str, rng: random.Random) -> str:
     return rng.choice(sorted(next(kind for kind in _KINDS.values() if name in kind)))
 
 
+Asked = tuple[str, tuple[Any, ...]]  # a program, and the calls that judge it
+
+
+def _asked(problem: Problem, answer: str) -> Asked:
+    return answer, tuple((_frozen(given), wanted) for given, wanted in problem.data["calls"])
+
+
 def _frozen(given: Any) -> Any:
     return tuple(given) if isinstance(given, list) else given
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(AT_ONCE, "program")
 
 
 def _judge(program: str, calls: tuple[Any, ...]) -> Verdict:

@@ -50,7 +50,9 @@ def main(connection: int, progress: int) -> None:
             return
         _settle_in()
         channel.send(b"", _SEND_SECONDS)
-        _Server(channel, tasks, mmap.mmap(progress, PROGRESS.size), seconds).serve()
+        with contextlib.suppress(EOFError):
+            _Server(channel, tasks, mmap.mmap(progress, PROGRESS.size), seconds).serve()
+        os._exit(0)  # without waiting for what was begun
 
 
 class _Server:
@@ -68,7 +70,9 @@ class _Server:
     def serve(self) -> None:
         """Take batch after batch; ends by EOFError, or after a check that ran out of memory."""
         while True:
-            for index, problem, answer in pickle.loads(self._channel.receive()):
+            jobs = pickle.loads(self._channel.receive())
+            self._begin(jobs)
+            for index, problem, answer in jobs:
                 verdict = self._check(index, problem, answer)
                 reached = (
                     verdict.outcome,
@@ -83,6 +87,14 @@ class _Server:
                 if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
                     self._send()
             self._send()
+
+    def _begin(self, jobs: Sequence[tuple[int, Any, str]]) -> None:
+        """Let tasks begin what their checks will wait for; one that raises will do so again in its check."""
+        for index, problem, answer in jobs:
+            begin = getattr(self._tasks[index], "begin", None)
+            if begin is not None:
+                with contextlib.suppress(Exception):
+                    begin(problem, answer)
 
     def _check(self, index: int, problem: Any, answer: str) -> Verdict:
         PROGRESS.pack_into(self._progress, 0, self._begun, time.monotonic())
