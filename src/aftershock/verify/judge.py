@@ -50,6 +50,8 @@ class Checker(Protocol):
     difficulty: int
 
 
+_GATHER_SECONDS = 0.02  # between two parts of a hearing: each costs a round trip to the workers
+
 Q = TypeVar("Q", bound=Question)
 
 
@@ -180,9 +182,9 @@ class Hearing:
 
     def __init__(self, judge: Callable[..., list[Reward]], failures: "_Failures", thread: ThreadPoolExecutor) -> None:
         self._judge, self._failures = judge, failures
-        self._waiting: queue.SimpleQueue[tuple[int, Question, Response] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[int, Question, Response]] = queue.SimpleQueue()
         self._rewards: dict[int, Reward] = {}
-        self._stopped = False
+        self._ended, self._stopped = threading.Event(), False
         self._work = thread.submit(self._serve)
 
     def add(self, number: int, problem: Question, completion: Response) -> None:
@@ -193,25 +195,23 @@ class Hearing:
 
     def rewards(self) -> list[Reward]:
         """Return the rewards of all that were handed in, by their numbers; waits for them."""
-        self._waiting.put(None)
+        self._ended.set()
         self._work.result()
         return [self._rewards[number] for number in sorted(self._rewards)]
 
     def stop(self) -> None:
         """Judge no more: no one waits for it."""
         self._stopped = True
-        self._waiting.put(None)
+        self._ended.set()
 
     def _serve(self) -> None:
-        more = True
-        while more and not self._stopped:
-            found = [self._waiting.get()]
-            while not self._waiting.empty():
-                found.append(self._waiting.get())
-            more = None not in found
-            part = [one for one in found if one is not None]
-            rewards = self._judge([one[1:] for one in part], self._failures, lambda: self._stopped)
-            self._rewards.update(zip((number for number, *_ in part), rewards))
+        ended = False
+        while not ended:
+            ended = self._ended.wait(_GATHER_SECONDS)
+            part = [self._waiting.get() for _ in range(self._waiting.qsize())]
+            if part and not self._stopped:
+                rewards = self._judge([one[1:] for one in part], self._failures, lambda: self._stopped)
+                self._rewards.update(zip((number for number, *_ in part), rewards))
 
 
 class _Failures:
