@@ -126,7 +126,8 @@ def fit(stages: Sequence[Timed], before: Prices, at: Rates) -> Prices:
             for work, taken in one.counted
             if work and taken > 0
         ]
-        moved = [log(new / old) / HELD for new, old in zip(asdict(prices).values(), asdict(before).values())]
+        both = zip(asdict(prices).values(), asdict(before).values())
+        moved = [log(new / old) / HELD for new, old in both if old]
         return sum(error**2 for error in (*errors, *moved))
 
     best, step = before, 1.3

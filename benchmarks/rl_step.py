@@ -5,8 +5,7 @@
 The same problems, group size, lengths, temperature, learning rate, precision and threads; one optimiser step a rollout
 batch. Each side has a process of its own, which waits while the other one works; the first step of each is not timed.
 Time is split into sampling, verifying and learning (all the rest, the optimiser included); `processor` is the seconds
-of processor time over all threads, which a busy machine changes less than the clock's. Ours judges
-while it samples: what is called verifying is the wait for the last verdicts.
+of processor time over all threads, which a busy machine changes less than the clock's.
 
 - `nano`: the shipped small-qwen on sums, judged by the task's check. Groups that are all right or all wrong teach
   nothing: ours leaves them out before the forward, TRL does not. `nano-coin` has a coin toss (the parity of a hash of
@@ -30,7 +29,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
 from operator import itemgetter
@@ -173,24 +172,11 @@ class Coin:
         outcomes = [Verdict("right" if right else "wrong", "tossed") for right in tossed]
         return [Reward(float(v.outcome == "right"), {"accuracy": float(v.outcome == "right")}, v) for v in outcomes]
 
-    def hearing(self, size: int) -> Any:
-        return nullcontext(Tosses(self))
+    def begin(self, problem: Any, completion: Any) -> None:
+        return None
 
     def quality(self, problem: Any, completion: Any) -> None:
         return None
-
-
-class Tosses:
-    """A hearing of a coin's, which waits for the last completion."""
-
-    def __init__(self, coin: Coin) -> None:
-        self.coin, self.pairs = coin, dict[int, Any]()
-
-    def add(self, number: int, problem: Any, completion: Any) -> None:
-        self.pairs[number] = (problem, completion)
-
-    def rewards(self) -> list[Any]:
-        return self.coin.judge([self.pairs[number] for number in sorted(self.pairs)])
 
 
 @cache
@@ -246,7 +232,7 @@ def ours(case: Case, folder: Path) -> Iterator[dict[str, float]]:
     from aftershock.pipeline import rl
     from aftershock.pipeline.evaluate import sample
     from aftershock.recipe import RewardTable
-    from aftershock.verify.judge import Hearing, Judge
+    from aftershock.verify.judge import Judge
 
     task, clock = sums(), Clock()
     params = SamplingParams(n=case.samples, max_tokens=case.max_tokens)
@@ -256,7 +242,7 @@ def ours(case: Case, folder: Path) -> Iterator[dict[str, float]]:
             judge = stack.enter_context(Judge([task], RewardTable(format=0.0), case.max_tokens))
         loop = our_loop(case, folder, judge, task)
         clock.watch(loop.engine, "generate", "sample")
-        clock.watch(Tosses if case.verdict == "coin" else Hearing, "rewards", "verify")  # the wait that is left
+        clock.watch(judge, "judge", "verify")
         for step in itertools.count():
             problems = [task.draw("train", step * case.problems + number) for number in range(case.problems)]
             clock.start()

@@ -1,6 +1,5 @@
 """The loop of reinforcement learning: what a step does to the weights, and what stops it."""
 
-import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,13 +111,7 @@ def test_a_failing_verifier_stops_the_run_with_its_cause(base: str, tmp_path: Pa
     recipe = tmp_path / "broken.toml"
     recipe.write_text(RECIPE.read_text().replace("add_task.py:Add", "broken.py:Add"))
     answer = Completion((1,), (2, 3), (0.0, 0.0), (0.0, 0.0), "</think><answer>1</answer>", "", "1", "stop")
-
-    def generate(engine, prompts, params, addresses, on_finish):
-        for prompt, sample in itertools.product(range(len(prompts)), range(params.n)):
-            on_finish(prompt, sample, answer)
-        return [[answer] * params.n for _ in prompts]
-
-    monkeypatch.setattr(Engine, "generate", generate)
+    monkeypatch.setattr(Engine, "generate", lambda self, prompts, params, **_: [[answer] * params.n for _ in prompts])
     loaded = load_recipe(recipe, [*SHORT, *only_zero(base)])
     with (
         Run.open(tmp_path / "run", loaded, toml.write(loaded.content())) as run,

@@ -167,21 +167,36 @@ def test_carbon_is_energy_times_what_the_grid_emits(recipe):
     assert bill["kg_co2"] == pytest.approx([0.1 * kwh for kwh in bill["kwh"]])
 
 
-def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch):
-    """Timed on two idle cores of a Zen 3, which emulates bfloat16; six were fitted on, one is off by 29%."""
+@pytest.mark.parametrize("run", ["r1_native", "r1_native_seed1"])
+def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, run):
+    """Timed on two idle cores of a Zen 3, which emulates bfloat16; six stages of the first run were fitted on. Programs
+    were judged after sampling, one by one."""
+    then = replace(machine.PRICES["native"], completion=1.54e-4, program=0.020)
+    monkeypatch.setitem(machine.PRICES, "native", then)
     monkeypatch.setattr(machine, "decoding", lambda: "native")
     monkeypatch.setattr(machine.measure, "kept", lambda: None)
     monkeypatch.setattr(hardware, "cores", lambda: 2)
     for module in (hardware, held):
         monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
     found = {stage.name: stage.seconds for stage in plan(load_recipe(NANO / "r1.toml")).stages}
-    with open("benchmarks/results/r1_native.csv") as file:
+    with open(f"benchmarks/results/{run}.csv") as file:
         timed = {row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)}
     assert timed.keys() == found.keys()
     for name, measured in timed.items():
         least, likely, most = found[name]
-        assert abs(likely / measured - 1) <= (0.3 if name == "lessons" else 0.25), name
+        assert abs(likely / measured - 1) <= 0.25, name
         assert least <= measured <= most, name
+
+
+@pytest.mark.parametrize(
+    ("stage", "counted"),
+    [("zero", 322 + 143), ("cold-data", 234), ("reasoning", 212), ("lessons", 557), ("control", 1590)],
+)
+def test_unlike_programs_are_as_many_as_were_counted(stage, counted):
+    """Counted in a run of seed 1; zero's and control's measurements have 100 to 115 before and 41 to 43 after."""
+    known = load_recipe(NANO / "r1.toml")
+    found = loads.load(known.stage[stage], known, loads.lineages(known), loads.SCENARIOS[1]).programs
+    assert found == pytest.approx(counted, rel=0.4 if stage == "reasoning" else 0.15)
 
 
 def test_a_measured_machine_is_planned_by_its_own_rates(recipe, monkeypatch):

@@ -14,6 +14,7 @@ from aftershock.verify.verdict import Verdict
 
 class Nasty(Task):
     name = "nasty"
+    waits = True
 
     def make(self, rng: random.Random) -> Problem:
         number = rng.randrange(10**6)

@@ -202,46 +202,26 @@ def test_all_answers_are_begun_before_the_first_is_checked(judge):
     assert "'lost' (nasty.py" in rewards[2].verdict.reason
 
 
-def test_a_hearing_gives_the_rewards_of_the_whole_batch(judge):
-    rollouts = [says(answer) for answer in ("right", "wrong", "nap:0.05", "exit", "right", "loop", "wrong")]
-    with judge.hearing(len(rollouts)) as hearing:
-        for number in (5, 2, 0, 6, 1, 4, 3):
-            time.sleep(0.02)
-            hearing.add(number, *rollouts[number])
-        assert hearing.rewards() == judge.judge(rollouts)
-
-
-def test_a_hearing_counts_failures_over_its_parts_and_raises_in_whoever_hands_in_more():
-    def hand_in(hearing):
-        for number in range(12):  # of 20
-            hearing.add(number, *says("raise"))
-            time.sleep(0.05)
-
-    with Judge([NASTY], RewardTable(max_unverifiable=0.1), 100) as strict:
-        with pytest.raises(VerifierError, match=r"3 of 20 verdicts .* 3 x nasty: KeyError"), strict.hearing(20) as one:
-            hand_in(one)
-        assert outcomes(strict.judge([says("right")])) == ["right"]
-
-
-def test_a_hearing_that_is_broken_off_ends_at_once_and_leaves_the_judge_whole():
-    def broken_off(judge):
-        with judge.hearing(2) as hearing:
-            hearing.add(0, *says("loop"))
-            time.sleep(0.1)
-            raise KeyboardInterrupt
-
-    with Judge([NASTY], RewardTable(timeout_seconds=60.0), 100) as slow:
-        slow.judge([says("right")])
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            broken_off(slow)
-        assert time.monotonic() - began < 10
-        assert outcomes(slow.judge([says("right"), says("wrong")])) == ["right", "wrong"]
+def test_what_is_begun_early_changes_no_verdict_and_starts_no_clock(judge):
+    judge.judge([says("right")])
+    for number in range(200):
+        judge.begin(*says("early" if number < 199 else "raise"))
+    assert outcomes(judge.judge([says("right")])) == ["right"], "a batch that comes with what was begun is heard"
+    for answer in ("early", "raise"):
+        judge.begin(*says(answer))
+    judge.begin(PROBLEM, completion("never ends", finish="length"))
+    time.sleep(1.5)  # longer than a check may take
+    rewards = judge.judge([says(answer) for answer in ("begun", "wrong")])
+    assert rewards[0].verdict.reason == "after ['early', 'raise', 'begun', 'wrong']"
+    assert outcomes(rewards) == ["right", "wrong"]
+    pids = judge.pool.pids
+    os.kill(pids[0], 9)
+    assert eventually_dead(pids[0])
+    judge.begin(*says("early"))
+    assert judge.judge([says("right")] * 3)[2].verdict.outcome == "right"
 
 
 def test_an_empty_batch_and_an_unknown_task(judge):
-    with judge.hearing(0) as hearing:
-        assert hearing.rewards() == []
     assert judge.judge([]) == []
     with pytest.raises(VerifierError, match=r"of task 'other', but the judge has only: nasty"):
         judge.judge([(Problem("other", "o-1", "?", "!"), completion("x"))])

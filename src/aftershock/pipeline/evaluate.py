@@ -65,23 +65,23 @@ def sample(
     label: tuple[int | str, ...],
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Judged]:
-    """Sample `params.n` completions of every problem and judge them, the first while others are being sampled;
-    addresses are `label` and the problem's number.
+    """Sample `params.n` completions of every problem and judge them; addresses are `label` and the problem's number.
+    Checks that wait for something begin it while others are still being sampled.
 
     `on_progress` hears how many completions are done.
     """
     prompts = [prompt_tokens(engine.tokenizer, problem.prompt) for problem in problems]
     addresses = [(*label, index) for index in range(len(problems))]
     done = itertools.count(1)
-    with judge.hearing(len(problems) * params.n) as hearing:
 
-        def finished(prompt: int, number: int, completion: Completion) -> None:
-            hearing.add(prompt * params.n + number, problems[prompt], completion)
-            if on_progress is not None:
-                on_progress(next(done))
+    def finished(prompt: int, number: int, completion: Completion) -> None:
+        judge.begin(problems[prompt], completion)
+        if on_progress is not None:
+            on_progress(next(done))
 
-        groups = engine.generate(prompts, params, addresses=addresses, on_finish=finished)
-        rewards = iter(hearing.rewards())
+    groups = engine.generate(prompts, params, addresses=addresses, on_finish=finished)
+    pairs = [(problem, completion) for problem, group in zip(problems, groups) for completion in group]
+    rewards = iter(judge.judge(pairs))
     return [
         Judged(problem, group, [next(rewards) for _ in group], _quality(judge, problem, group))
         for problem, group in zip(problems, groups)

@@ -24,6 +24,9 @@ BYTES_PER_TOKEN, SHORT_BYTES = 4.0, 3.5  # of text under a vocabulary of real si
 # Counted in those stages: unlike train problems of a family (difficulty 2, two languages) by how many draws repeat one;
 # how much shorter the right answers that are kept are than all; of k that may be kept about the root of k are unlike.
 POOL, RIGHT, UNLIKE = 1700, 0.83, 0.5
+# Unlike train problems of `programs` at its first difficulty, and programs that are unlike for each of them, of a base
+# and of what was trained on tasks: equal ones are run once. Counted in one run of r1.toml.
+PROGRAMS, WRITTEN = 896, (1.7, 1.08)
 CHUNK = 64  # problems that a sampling stage takes together: pipeline/sampling.py's
 
 
@@ -54,7 +57,7 @@ SCENARIOS = (
 @dataclass(frozen=True)
 class Load:
     """What a stage does in one scenario. `length` is a sequence's mean, `written` a completion's; completions are
-    sampled in `batches`, and `exams` are its whole measurements.
+    sampled in `batches`, and `exams` are its whole measurements. `programs` are the unlike ones that are run.
     """
 
     steps: float = 0
@@ -64,6 +67,7 @@ class Load:
     written: float = 0
     batches: float = 0
     exams: int = 0
+    programs: float = 0
 
     @property
     def length(self) -> float:
@@ -104,28 +108,45 @@ def load(stage: Stage, recipe: Recipe, known: Known, scenario: Scenario, model: 
     if isinstance(stage, RewardModelStage):
         return _judging(stage, recipe, known, scenario, prompt)
     exams, quick, measured, written = _measured(stage, line, scenario)
+    run = programs(stage, line, exams)
     if isinstance(stage, BenchStage):
-        return Load(1, 0, measured * written, prompt, written, exams, exams)
+        return Load(1, 0, measured * written, prompt, written, exams, exams, run)
     if isinstance(stage, SampleStage):
         drawn = _stretched(line.tokens(stage.tasks, True) if line else None, stage.max_tokens, scenario)
         problems = unlike(stage) if line else stage.problems
         batches = problems / CHUNK
-        return Load(batches, 0, problems * stage.samples_per_problem * drawn, prompt, drawn, batches)
+        return Load(batches, 0, problems * stage.samples_per_problem * drawn, prompt, drawn, batches, 0, run)
     if isinstance(stage, PretrainStage):
-        return Load(stage.steps, stage.steps * stage.tokens_per_step, measured * written, prompt, written, exams, exams)
+        trained = stage.steps * stage.tokens_per_step
+        return Load(stage.steps, trained, measured * written, prompt, written, exams, exams, run)
     if isinstance(stage, SFTStage):
         tokens = _data_tokens(stage.data, recipe, known, scenario, prompt)
         if tokens is None:
             return None
         steps = stage.epochs * tokens / stage.tokens_per_step
-        return Load(steps, stage.epochs * tokens, measured * written, prompt, written, exams, exams)
-    return _looped(stage, line, scenario, Load(0, 0, measured * written, prompt, written, exams + quick, exams))
+        return Load(steps, stage.epochs * tokens, measured * written, prompt, written, exams, exams, run)
+    return _looped(stage, line, scenario, Load(0, 0, measured * written, prompt, written, exams + quick, exams, run))
 
 
 def unlike(stage: SampleStage) -> float:
     """Return how many of the drawn problems of our own families are unlike: the others are sampled once."""
     pool = POOL * len(stage.tasks)
     return pool * (1 - exp(-stage.problems / pool))
+
+
+def programs(stage: Stage, line: Lineage | None, exams: int) -> float:
+    """Return how many unlike programs a stage has run in the sandbox, in `exams` and in what it samples."""
+    share = sum(table.weight for table in stage.tasks if table.name == "programs")
+    if isinstance(stage, RewardModelStage) or not share:
+        return 0.0
+    drawn = stage.problems if isinstance(stage, SampleStage) else 0
+    if isinstance(stage, RLStage):
+        drawn = stage.steps * stage.problems_per_step
+    easy = all(table.difficulty == 1 for table in stage.tasks if table.name == "programs")
+    pool = PROGRAMS if easy else 32 * PROGRAMS  # one step more
+    unlike = pool * (1 - exp(-drawn * share / sum(table.weight for table in stage.tasks) / pool))
+    measured = 0 if isinstance(stage, SampleStage) else exams * stage.eval.problems
+    return WRITTEN[line is not None and line.when != "before"] * (unlike + measured)
 
 
 def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scenario, exams: Load) -> Load:
@@ -153,6 +174,7 @@ def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scena
         written,
         exams.batches + stage.steps * draws,
         exams.exams,
+        exams.programs,
     )
 
 

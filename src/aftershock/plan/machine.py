@@ -28,25 +28,34 @@ COMPILERS = ("cc", "gcc", "clang")  # one of them makes the native decoding step
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds of each kind of work on the reference machine: a FLOP of training by precision, an optimiser's step, a
-    decoding step of a mixture and of a dense model, a row of one (judging included, its FLOPs apart), a measurement.
+    """Seconds of each kind of work on the reference machine: a FLOP of training by precision and of sampling, an
+    optimiser's step, a decoding step of a mixture and of a dense model, a row of one (its FLOPs apart), a measurement,
+    a completion (from its tokens to its line on disk), and a program that is run to judge it. Where these two are 0,
+    they are in rows.
     """
 
     float32: float
     bfloat16: float
+    decoded: float
     step: float
     forward: float
     dense: float
     row: float
     exam: float
+    completion: float = 0.0
+    program: float = 0.0
 
 
 # Fitted on four timed stages of recipes/nano/r1.toml (docs/cost.md says how well they tell the others), by how a
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
-PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# In C: six stages of that recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's.
-PRICES["native"] = Prices(1.26e-11, PRICES["torch"].bfloat16, 0.0238, 9.63e-4, 1.04e-3, 1.37e-5, 1.11)
+PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 1 / 8.0e10, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
+# In C: six stages of that recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's. A
+# FLOP of sampling costs what products reach, a program half its 20 ms of processor time, as both cores work beside
+# sampling. In the run that was fitted programs came after it, one by one, at 20 ms, and completions at 1.54e-4.
+PRICES["native"] = Prices(
+    1.26e-11, PRICES["torch"].bfloat16, 1 / 1.85e11, 0.0202, 1.0e-3, 8.1e-4, 7.07e-6, 0.508, 1.24e-4, 0.010
+)
 REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
 
 
@@ -148,17 +157,19 @@ def sampling_work(config: Config, load: Load, rows: int, max_tokens: int) -> dic
     longest = min(float(max_tokens), LONGEST * load.written)
     forwards = max(load.batches * longest, load.sampled / rows)
     return {
-        "float32": load.sampled * flops.forward(config, load.length, latent=True),
+        "decoded": load.sampled * flops.forward(config, load.length, latent=True),
         "forward" if parameters.is_sparse(config, config["num_hidden_layers"] - 1) else "dense": forwards,
         "row": load.sampled,
         "read": forwards * parameters.total(config) * memory.FULL,
         "exam": load.exams,
+        "completion": load.completions,
+        "program": load.programs,
     }
 
 
 def seconds(work: Mapping[str, float], at: Rates) -> float:
     """Return how long a CPU takes for so much of each kind of work."""
-    quicker = {"float32": at.float32, "bfloat16": at.bfloat16}
+    quicker = {"float32": at.float32, "bfloat16": at.bfloat16, "decoded": at.float32}
     spent = work.get("read", 0.0) / at.bandwidth
     for kind in (field.name for field in fields(Prices)):
         spent += work.get(kind, 0.0) * getattr(at.prices, kind) / quicker.get(kind, 1 / at.slowness)

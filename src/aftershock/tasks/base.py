@@ -46,6 +46,7 @@ class Task(ABC):
     levels: ClassVar[int | None] = None
     speaks: ClassVar[tuple[str, ...] | None] = None
     open: ClassVar[bool] = False  # no rule rewards it, reward models do; `check` then serves measuring alone
+    waits: ClassVar[bool] = False  # `check` waits for something, which `begin` begins
     spec: "Spec | None" = None  # how the registry made this instance, so that another process can make it again
 
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
@@ -67,8 +68,8 @@ class Task(ABC):
         """Judge the final answer (text inside the answer tags, or after the reasoning) against the problem."""
 
     def begin(self, problem: Problem, answer: str) -> None:
-        """Begin what `check` of these will wait for, and return at once: a worker calls it for all answers it is handed
-        before it checks the first of them. Nothing by default.
+        """Begin what `check` of these will wait for, and return at once. Called in the process of `check`, before it
+        and perhaps more than once; where the task `waits`, as soon as the answer is sampled.
         """
         return
 

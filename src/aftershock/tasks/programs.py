@@ -73,6 +73,7 @@ class Programs(Task):
     name = "programs"
     levels = max(LEVELS)
     speaks = tuple(PHRASES)
+    waits = True
 
     def __init__(self, difficulty: int = 1, languages: tuple[str, ...] = ("en",)) -> None:
         super().__init__(difficulty, languages)
@@ -108,7 +109,9 @@ class Programs(Task):
             return Verdict("wrong", "it defines no f", answer)
         asked = _asked(problem, answer)
         begun = self._begun.pop(asked, None)
-        return replace(self._judge(*asked) if begun is None else begun.result(), extracted=answer)
+        # One that waits behind others isn't waited for: a check has its own time.
+        late = begun is None or begun.cancel()
+        return replace(self._judge(*asked) if late or begun is None else begun.result(), extracted=answer)
 
     def perturb(self, problem: Problem, rng: random.Random) -> str:
         """Off by one at the end."""

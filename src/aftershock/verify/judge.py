@@ -1,11 +1,8 @@
 """From completions to rewards: extract the answer, have it checked in a worker process, add up the parts."""
 
-import contextlib
-import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -49,8 +46,6 @@ class Checker(Protocol):
     name: str
     difficulty: int
 
-
-_GATHER_SECONDS = 0.02  # between two parts of a hearing: each costs a round trip to the workers
 
 Q = TypeVar("Q", bound=Question)
 
@@ -102,25 +97,6 @@ class Judge:
         than `timeout_seconds` leaves its rollout unverifiable. Raises VerifierError as soon as their share of this
         batch is above `max_unverifiable`.
         """
-        return self._judge(rollouts, _Failures(self._reward, len(rollouts)))
-
-    @contextlib.contextmanager
-    def hearing(self, size: int) -> "Iterator[Hearing]":
-        """Judge a batch of `size` while it is still being sampled, in a thread that ends with the `with` block."""
-        with ThreadPoolExecutor(1, "judge") as thread:
-            hearing = Hearing(self._judge, _Failures(self._reward, size), thread)
-            try:
-                yield hearing
-            finally:
-                hearing.stop()
-
-    def _judge(
-        self,
-        rollouts: Sequence[tuple[Question, Response]],
-        failures: "_Failures",
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> list[Reward]:
-        """Judge a part of a batch, whose `failures` so far are counted on."""
         verdicts: dict[int, Verdict] = {}
         numbers: list[int] = []
         jobs: list[Job] = []
@@ -132,18 +108,27 @@ class Judge:
             else:
                 numbers.append(number)
                 jobs.append((place, problem, extracted))
+        failures: list[int] = []
 
         def settle(job: int, verdict: Verdict) -> None:
             verdicts[numbers[job]] = verdict
             if verdict.outcome == "unverifiable":
-                failures.add(*rollouts[numbers[job]], verdict)
+                failures.append(numbers[job])
+                self._bear(failures, rollouts, verdicts)
 
         with self._lock:
-            self.pool.run(jobs, settle, stopped)
+            self.pool.run(jobs, settle)
             self.counts.update(verdict.outcome for verdict in verdicts.values())
-        if stopped():
-            return []
         return [self._compose(*rollout, verdicts[number]) for number, rollout in enumerate(rollouts)]
+
+    def begin(self, problem: Question, completion: Response) -> None:
+        """Let the check of a rollout that `judge` will be handed soon begin what it waits for, where its task can."""
+        place = self._place(problem)
+        if getattr(self._tasks[place], "waits", False):
+            extracted = _extract(completion, self._prefilled, self._boxed[place])
+            if isinstance(extracted, str):
+                with self._lock:
+                    self.pool.begin((place, problem, extracted))
 
     def is_open(self, problem: Question) -> bool:
         """Return whether the problem's task has no rule that rewards it: its check serves measuring alone."""
@@ -176,64 +161,20 @@ class Judge:
         length, by_rule = len(completion.tokens), not self.is_open(problem)
         return compose(verdict, formatted, length, self._max_tokens, self._reward, consistent, by_rule)
 
-
-class Hearing:
-    """A batch that is judged as its rollouts come in, those that wait together; its verdicts are `Judge.judge`'s."""
-
-    def __init__(self, judge: Callable[..., list[Reward]], failures: "_Failures", thread: ThreadPoolExecutor) -> None:
-        self._judge, self._failures = judge, failures
-        self._waiting: queue.SimpleQueue[tuple[int, Question, Response]] = queue.SimpleQueue()
-        self._rewards: dict[int, Reward] = {}
-        self._ended, self._stopped = threading.Event(), False
-        self._work = thread.submit(self._serve)
-
-    def add(self, number: int, problem: Question, completion: Response) -> None:
-        """Hand in rollout `number`. Raises what judging an earlier one raised."""
-        if self._work.done():
-            self._work.result()
-        self._waiting.put((number, problem, completion))
-
-    def rewards(self) -> list[Reward]:
-        """Return the rewards of all that were handed in, by their numbers; waits for them."""
-        self._ended.set()
-        self._work.result()
-        return [self._rewards[number] for number in sorted(self._rewards)]
-
-    def stop(self) -> None:
-        """Judge no more: no one waits for it."""
-        self._stopped = True
-        self._ended.set()
-
-    def _serve(self) -> None:
-        ended = False
-        while not ended:
-            ended = self._ended.wait(_GATHER_SECONDS)
-            part = [self._waiting.get() for _ in range(self._waiting.qsize())]
-            if part and not self._stopped:
-                rewards = self._judge([one[1:] for one in part], self._failures, lambda: self._stopped)
-                self._rewards.update(zip((number for number, *_ in part), rewards))
-
-
-class _Failures:
-    """The unverifiable rollouts of a batch of `size`; VerifierError once there are more than the recipe bears."""
-
-    def __init__(self, table: RewardTable, size: int) -> None:
-        self._table, self._size = table, size
-        self._found: list[tuple[Question, Response, Verdict]] = []
-
-    def add(self, problem: Question, completion: Response, verdict: Verdict) -> None:
-        """Count one more; the error names the commonest reasons."""
-        self._found.append((problem, completion, verdict))
-        if len(self._found) <= self._table.max_unverifiable * self._size:
+    def _bear(
+        self, failures: list[int], rollouts: Sequence[tuple[Question, Response]], verdicts: dict[int, Verdict]
+    ) -> None:
+        """Raise once there are more failures than the recipe bears, with the commonest reasons."""
+        if len(failures) <= self._reward.max_unverifiable * len(rollouts):
             return
-        reasons = Counter((problem.task, verdict.reason) for problem, _, verdict in self._found)
+        reasons = Counter((rollouts[number][0].task, verdicts[number].reason) for number in failures)
         causes = "; ".join(f"{count} x {task}: {reason}" for (task, reason), count in reasons.most_common(3))
-        problem, completion, _ = self._found[0]
+        problem, completion = rollouts[failures[0]]
         raise VerifierError(
-            f"{len(self._found)} of {self._size} verdicts are unverifiable so far, more than max_unverifiable = "
-            f"{self._table.max_unverifiable:g} lets by. {causes}. For example problem {problem.id!r} with the "
+            f"{len(failures)} of {len(rollouts)} verdicts are unverifiable so far, more than max_unverifiable = "
+            f"{self._reward.max_unverifiable:g} lets by. {causes}. For example problem {problem.id!r} with the "
             f"completion {completion.text[-200:]!r}. Mend the task's check, or raise timeout_seconds "
-            f"({self._table.timeout_seconds:g}) or max_unverifiable in the stage's reward table"
+            f"({self._reward.timeout_seconds:g}) or max_unverifiable in the stage's reward table"
         )
 
 

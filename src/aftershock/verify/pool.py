@@ -27,7 +27,6 @@ START_SECONDS = 120.0  # for a worker to import the tasks: reasoning-gym takes s
 _HAND_OVER_SECONDS = 30.0
 _KILL_SECONDS = 10.0
 _IMPORTABLE = "a task must be importable: put it in a file of its own and name it as path/to/file.py:Class"
-_LOOK_SECONDS = 0.2  # between two looks at whether the verdicts are still wanted
 _CHUNK = 1024  # jobs sent at once: on a busy machine each round trip waits twice for a turn of the processor
 
 
@@ -86,7 +85,12 @@ class Worker:
         self.pending.extend(numbers)
         self._clock_from = time.monotonic()
         with contextlib.suppress(EOFError):  # as above
-            self.channel.send(pickle.dumps([jobs[number] for number in numbers]), _HAND_OVER_SECONDS)
+            self.channel.send(pickle.dumps((True, [jobs[number] for number in numbers])), _HAND_OVER_SECONDS)
+
+    def begin(self, job: Job) -> None:
+        """Let an idle worker begin what a check will wait for; there is no answer, and no clock starts."""
+        with contextlib.suppress(EOFError):  # as above
+            self.channel.send(pickle.dumps((False, [job])), _HAND_OVER_SECONDS)
 
     def collect(self) -> list[tuple[int, Verdict]]:
         """Return the verdicts that have come in; EOFError where the process is gone."""
@@ -133,14 +137,8 @@ class Pool:
         """The ids of the processes held now."""
         return [worker.pid for worker in self._workers]
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        settle: Callable[[int, Verdict], None],
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Call `settle(number, verdict)` once for each job, in any order; what it raises ends the run, and so does
-        `stopped`, looked at now and then, without a verdict on the rest.
+    def run(self, jobs: Sequence[Job], settle: Callable[[int, Verdict], None]) -> None:
+        """Call `settle(number, verdict)` once for each job, in any order; what it raises ends the run.
 
         A check that is late or ends its process is settled as unverifiable; the jobs behind it go to another worker.
         """
@@ -153,12 +151,18 @@ class Pool:
             settle(number, verdict)
 
         try:
-            while open_jobs and not stopped():
+            while open_jobs:
                 self._feed(jobs, waiting)
                 for slot in self._wait():
                     self._attend(slot, waiting, done)
         finally:
             self._drop_busy()
+
+    def begin(self, job: Job) -> None:
+        """Tell the worker of a job to come, where there is one that will get it and it is idle."""
+        worker = self._workers[0]
+        if len(self._workers) == 1 and worker.ready and not (worker.retired or worker.pending):
+            worker.begin(job)
 
     def close(self) -> None:
         """End every worker and whatever it started."""
@@ -179,7 +183,7 @@ class Pool:
             for slot, worker in enumerate(self._workers):
                 selector.register(worker.channel, selectors.EVENT_READ, slot)
             seconds = min(worker.deadline for worker in self._workers) - time.monotonic()
-            heard = [key.data for key, _ in selector.select(max(0.0, min(seconds, _LOOK_SECONDS)))]
+            heard = [key.data for key, _ in selector.select(max(0.0, min(seconds, START_SECONDS)))]
         now = time.monotonic()
         late = [slot for slot, worker in enumerate(self._workers) if slot not in heard and now >= worker.deadline]
         return heard + late

@@ -37,8 +37,9 @@ def main(connection: int, progress: int) -> None:
     """Serve checks over the inherited socket `connection` until its other end is gone; `progress` is a shared file.
 
     First message in: pickled (tasks pickled, seconds a check may take); out: "" or why the tasks could not be loaded.
-    Then in: a pickled list of (task index, problem, answer); out: JSON lists of verdicts, in order, and ""
-    before it ends of its own will, which it does after a check that ran out of memory.
+    Then in: pickled, whether to check now or only to begin, and a list of (task index, problem, answer); out: JSON
+    lists of verdicts on those to check, in order, and "" before it ends of its own will, which it does after a check
+    that ran out of memory.
     """
     channel = Channel(socket.socket(fileno=connection))
     with contextlib.suppress(EOFError):
@@ -68,25 +69,32 @@ class _Server:
         self._sent_at = 0.0
 
     def serve(self) -> None:
-        """Take batch after batch; ends by EOFError, or after a check that ran out of memory."""
+        """Take message after message; ends by EOFError, or after a check that ran out of memory."""
         while True:
-            jobs = pickle.loads(self._channel.receive())
-            self._begin(jobs)
-            for index, problem, answer in jobs:
-                verdict = self._check(index, problem, answer)
-                reached = (
-                    verdict.outcome,
-                    verdict.reason[:_LONGEST_TEXT],
-                    (verdict.extracted or answer)[:_LONGEST_TEXT],
-                )
-                self._unsent.append(reached)
-                if verdict.reason.startswith("MemoryError"):  # what the check holds on to would starve the next one
-                    self._send()
-                    self._channel.send(b"", _SEND_SECONDS)
+            for message in self._channel.receive_ready(None):
+                now, jobs = pickle.loads(message)
+                self._begin(jobs)
+                if now and not self._checked(jobs):
                     return
-                if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
-                    self._send()
-            self._send()
+
+    def _checked(self, jobs: Sequence[tuple[int, Any, str]]) -> bool:
+        """Send the verdicts on a batch; False after a check that ran out of memory."""
+        for index, problem, answer in jobs:
+            verdict = self._check(index, problem, answer)
+            reached = (
+                verdict.outcome,
+                verdict.reason[:_LONGEST_TEXT],
+                (verdict.extracted or answer)[:_LONGEST_TEXT],
+            )
+            self._unsent.append(reached)
+            if verdict.reason.startswith("MemoryError"):  # what the check holds on to would starve the next one
+                self._send()
+                self._channel.send(b"", _SEND_SECONDS)
+                return False
+            if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
+                self._send()
+        self._send()
+        return True
 
     def _begin(self, jobs: Sequence[tuple[int, Any, str]]) -> None:
         """Let tasks begin what their checks will wait for; one that raises will do so again in its check."""
