@@ -10,7 +10,7 @@ from aftershock.models import Segments, build, make_exact
 from aftershock.models.config import DeepseekConfig
 from aftershock.models.moe import Experts, Gate
 from aftershock.models.native import build as library
-from aftershock.models.native import exact, train
+from aftershock.models.native import exact, linear, train
 from aftershock.models.native.attend import Spans, attend
 from aftershock.models.native.step import draw
 
@@ -71,15 +71,15 @@ def same_gradients(found, wanted, leaves):
 @given(st.integers(1, 120), st.integers(0, 60), st.integers(1, 70), st.integers(1, 40), st.booleans(), st.booleans())
 def test_a_row_of_a_product_has_its_own_bits(rows, first, wide, outs, biased, in_place):
     x, weight, bias = random(200, wide), random(outs, wide, seed=1), random(outs, seed=2) if biased else None
-    whole = exact.linear(x, weight, bias, in_place)
-    assert torch.equal(exact.linear(x[first : first + rows], weight, bias, in_place), whole[first : first + rows])
+    whole = linear.linear(x, weight, bias, in_place)
+    assert torch.equal(linear.linear(x[first : first + rows], weight, bias, in_place), whole[first : first + rows])
     torch.testing.assert_close(whole, F.linear(x, weight, bias), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_gradients_of_products(in_place):
     x, weight, bias = (random(*shape).requires_grad_() for shape in ((2, 9, 12), (5, 12), (5,)))
-    same_gradients(exact.linear(x, weight, bias, in_place), F.linear(x, weight, bias), (x, weight, bias))
+    same_gradients(linear.linear(x, weight, bias, in_place), F.linear(x, weight, bias), (x, weight, bias))
     x, weight = (random(*shape).requires_grad_() for shape in ((11, 3, 6), (3, 5, 6)))
     same_gradients(exact.each_head(x, weight, in_place), torch.einsum("rhi,hoi->rho", x, weight), (x, weight))
     x, weight, counts = random(11, 6).requires_grad_(), random(4, 5, 6).requires_grad_(), [0, 4, 7, 0]

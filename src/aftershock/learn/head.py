@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from aftershock.models.native import linear
 from aftershock.models.native import train as native
 
 CHUNK_BYTES = 1 << 26  # 64 MiB: 16k positions of a vocabulary of 1,024, or 130 of DeepSeek's 129,280
@@ -57,16 +58,14 @@ class _Head(torch.autograd.Function):
         hidden, weight, targets, log_sum, *kept = ctx.saved_tensors
         up, down = grads[0].contiguous(), torch.empty_like(hidden)
         logits = kept[0] if kept else hidden.new_empty(min(ctx.rows, len(targets)), len(weight))
-        total: Tensor | None = None
+        total = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for rows in _chunks(ctx.rows, len(targets)):
             part = logits[: rows.stop - rows.start]
             if not kept or ctx.spent:
                 ctx.multiply(hidden[rows], part)
             ctx.spent = True
             native.select_gradient(part, targets[rows], log_sum[rows], up[rows], part)
-            torch.mm(part, weight, out=down[rows])
-            if ctx.needs_input_grad[1]:
-                total = part.t() @ hidden[rows] if total is None else total.addmm_(part.t(), hidden[rows])
+            linear.slopes(hidden[rows], [weight], [part], down[rows], [total], adds=rows.start > 0)
         return down, total, None, None, None
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from aftershock.models.config import DeepseekConfig, DenseConfig
-from aftershock.models.layers import Context, Linear, RMSNorm, cached_attention
+from aftershock.models.layers import Context, Linear, RMSNorm, cached_attention, linears
 from aftershock.models.rope import mscale
 
 Store = tuple[Tensor, ...] | None  # a layer's part of a cache
@@ -32,9 +32,9 @@ class GroupedAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Context, store: Store) -> Tensor:
         """x [batch, time, hidden]; `store` is the layer's (keys, values), each [rows, capacity, kv heads, dim]."""
-        q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.dim)))
-        k = self.k_norm(self.k_proj(x).unflatten(-1, (-1, self.dim)))
-        v = self.v_proj(x).unflatten(-1, (-1, self.dim))
+        parts = linears(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (part.unflatten(-1, (-1, self.dim)) for part in parts)
+        q, k = self.q_norm(q), self.k_norm(k)
         q, k = context.rotate(q, interleave=False), context.rotate(k, interleave=False)
         if context.slots is not None and store is not None:
             context.slots.write(store[0], k)

@@ -16,6 +16,7 @@ from aftershock.models.graphs import GraphedSteps, bucket, captures
 from aftershock.models.invariant import SPAN
 from aftershock.models.layers import Context, GatedMLP, Packing, RMSNorm, cached_context, narrowed, product, read_length
 from aftershock.models.moe import Gate, MixtureOfExperts
+from aftershock.models.native import linear
 from aftershock.models.native.attend import Spans
 from aftershock.models.native.draws import Draws
 from aftershock.models.native.exact import serves as serves_exactly
@@ -295,6 +296,12 @@ class CausalLM(LanguageModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         return product(hidden, self.head_weight)
+
+    def head_into(self, hidden: Tensor, to: Tensor) -> None:
+        if linear.serves(hidden, self.head_weight):
+            linear.linear_into(hidden, self.head_weight, False, to)
+        else:
+            super().head_into(hidden, to)
 
     def mtp_hidden(self, hidden: Tensor, tokens: Tensor, segments: Segments | None = None, depth: int = 1) -> Tensor:
         """Return MTP module `depth`'s hidden state [batch, time, hidden]: position t predicts token t + 1 + depth.

@@ -11,11 +11,12 @@ from aftershock.models import invariant
 from aftershock.models.attention import GroupedAttention, LatentAttention, Store
 from aftershock.models.base import Segments
 from aftershock.models.causal_lm import CausalLM
-from aftershock.models.layers import Context, GatedMLP, Linear, RMSNorm
+from aftershock.models.layers import Context, GatedMLP, Linear, RMSNorm, linears
 from aftershock.models.moe import Experts, Gate
 from aftershock.models.native import exact as native
 from aftershock.models.native import train
 from aftershock.models.native.attend import Spans, attend
+from aftershock.models.native.linear import linear, linear_into
 from aftershock.models.native.step import in_place
 from aftershock.models.recorded import Recorder
 
@@ -35,12 +36,13 @@ def log_softmax(logits: Tensor) -> Tensor:
     return train.log_softmax(logits) if native.serves(logits) else logits.log_softmax(-1)
 
 
-class _Linear(nn.Linear):
-    in_place: bool
+class _Linear(Linear):
+    def native(self, x: Tensor) -> bool:
+        return native.serves(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if native.serves(self.weight):
-            return native.linear(x, self.weight, self.bias, self.in_place)
+        if self.native(x):
+            return linear(x, self.weight, self.bias, self.in_place)
         return invariant.linear(x, self.weight, self.bias)
 
 
@@ -51,7 +53,7 @@ class _RMSNorm(RMSNorm):
 
 class _GatedMLP(GatedMLP):
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_proj(x), self.up_proj(x)
+        gate, up = linears(x, self.gate_proj, self.up_proj)
         return self.down_proj(train.gated(gate, up) if native.serves(gate) else invariant.silu(gate) * up)
 
 
@@ -61,7 +63,7 @@ class _Gate(Gate):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not native.serves(self.weight):
             return super().forward(x)
-        products = native.linear(x, self.weight, None, self.in_place)
+        products = linear(x, self.weight, None, self.in_place)
         chosen, weights = native.choose(products, self.e_score_correction_bias, self.config)
         self.count(chosen)
         return chosen, weights
@@ -134,11 +136,11 @@ class _CausalLM(CausalLM):
 
     def logits(self, hidden: Tensor) -> Tensor:
         if native.serves(self.head_weight):
-            return native.linear(hidden, self.head_weight, None, self.in_place)
+            return linear(hidden, self.head_weight, None, self.in_place)
         return invariant.linear(hidden, self.head_weight)
 
     def head_into(self, hidden: Tensor, to: Tensor) -> None:
-        native.linear_into(hidden, self.head_weight, self.in_place, to)
+        linear_into(hidden, self.head_weight, self.in_place, to)
 
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from aftershock.errors import CapacityError
 from aftershock.models import rope
 from aftershock.models.base import Segments
+from aftershock.models.native import linear
 from aftershock.models.native import train as native
 from aftershock.models.native.attend import Spans, attend
 
@@ -42,11 +43,13 @@ class RMSNorm(nn.Module):
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return F.linear(x, weight, bias); in sampling, large float32 layers on a CPU by oneDNN instead of MKL.
+    """Return F.linear(x, weight, bias): a learner's small layers in C, and sampling's large ones by oneDNN, on a CPU.
 
-    At 4 to 64 rows of a layer that lies in memory it takes two thirds of the time, and from 2 rows on a row's bits
-    don't depend on their number (docs/log.md). The bits are not MKL's; small layers are quicker there.
+    At 4 to 64 rows of a layer that lies in memory oneDNN takes two thirds of MKL's time, and from 2 rows on a row's
+    bits don't depend on their number (docs/log.md). The bits are not MKL's; small layers are quicker there.
     """
+    if linear.serves(x, weight):
+        return linear.linear(x, weight, bias)
     plain = not torch.is_inference_mode_enabled() or weight.numel() < _LARGE
     if plain or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or not _ONEDNN:
         return F.linear(x, weight, bias)
@@ -56,9 +59,24 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Linear(nn.Linear):
     """A linear layer by `product`."""
 
+    in_place = False  # whether an exact model's decoding reads the matrix where it lies
+
+    def native(self, x: Tensor) -> bool:
+        """Whether C multiplies x."""
+        return linear.serves(x, self.weight)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out] for x [..., in]."""
         return product(x, self.weight, self.bias)
+
+
+def linears(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
+    """Return what each layer gives for x; where C multiplies, in one pass, and so x's gradient."""
+    alike = [layer for layer in layers if isinstance(layer, Linear) and layer.native(x)]
+    if len(alike) < len(layers):
+        return tuple(layer(x) for layer in layers)
+    weights, biases = [layer.weight for layer in alike], [layer.bias for layer in alike]
+    return linear.linears(x, weights, biases, alike[0].in_place)
 
 
 class GatedMLP(nn.Module):
@@ -71,7 +89,7 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(inner, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(gated(*linears(x, self.gate_proj, self.up_proj)))
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:

@@ -54,17 +54,6 @@ def serves(weight: Tensor) -> bool:
     return fits and build.library("train") is not None and build.library() is not None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_place: bool) -> Tensor:
-    """Return F.linear(x, weight, bias) for x [..., in]; `in_place` where the step reads the matrix so."""
-    return _LinearFunction.apply(x, weight, bias, in_place)
-
-
-def linear_into(x: Tensor, weight: Tensor, in_place: bool, to: Tensor) -> None:
-    """Write `linear` of x [rows, in] into `to` [rows, out], without gradient."""
-    x = x.contiguous()
-    _multiply([weight], None, in_place, [_at(x)], [_at(to)], [len(x)], (x.shape[1], to.shape[1]))
-
-
 def each_head(x: Tensor, weight: Tensor, in_place: bool) -> Tensor:
     """Multiply x [rows, heads, in] by each head's own weight [heads, out, in]: [rows, heads, out]."""
     return _HeadsFunction.apply(x, weight, in_place)
@@ -103,26 +92,6 @@ def read(q: Tensor, k: Tensor, v: Tensor, scale: float, starts: Tensor) -> Tenso
     return out
 
 
-class _LinearFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, in_place: bool) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.bias = bias is not None
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
-        y = rows.new_empty(*x.shape[:-1], weight.shape[0])
-        _multiply([weight], bias, in_place, [_at(rows)], [_at(y)], [len(rows)], (rows.shape[1], weight.shape[0]))
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        grad = grads[0].reshape(-1, weight.shape[0])
-        down = (grad @ weight).view_as(x) if ctx.needs_input_grad[0] else None
-        own = grad.t() @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
-        return down, own, grad.sum(0) if ctx.bias else None, None
-
-
 class _HeadsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, in_place: bool) -> Tensor:
@@ -130,7 +99,7 @@ class _HeadsFunction(torch.autograd.Function):
         x, (rows, heads, wide), out = x.contiguous(), x.shape, weight.shape[1]
         y = x.new_empty(rows, heads, out)
         froms, tos = ([_at(t) + 4 * head * t.shape[2] for head in range(heads)] for t in (x, y))
-        _multiply([*weight], None, in_place, froms, tos, [rows] * heads, (heads * wide, heads * out))
+        _multiply([*weight], in_place, froms, tos, [rows] * heads, (heads * wide, heads * out))
         return y
 
     @staticmethod
@@ -149,7 +118,7 @@ class _ExpertsFunction(torch.autograd.Function):
         x = x.contiguous()
         y = x.new_empty(len(x), weight.shape[1])
         froms, tos = ([_at(part) for part in t.split(ctx.counts)] for t in (x, y))
-        _multiply([*weight], None, in_place, froms, tos, ctx.counts, (x.shape[1], weight.shape[1]))
+        _multiply([*weight], in_place, froms, tos, ctx.counts, (x.shape[1], weight.shape[1]))
         return y
 
     @staticmethod
@@ -206,7 +175,6 @@ class _CombineFunction(torch.autograd.Function):
 
 def _multiply(
     weights: Sequence[Tensor],
-    bias: Tensor | None,
     in_place: bool,
     x: Sequence[int],
     y: Sequence[int],
@@ -219,7 +187,7 @@ def _multiply(
     """
     count, held = len(weights), [weight.contiguous() for weight in weights]
     made: list[Tensor] = []
-    matrices = (Packed * count)(*(packed(weight, bias, in_place, made) for weight in held))
+    matrices = (Packed * count)(*(packed(weight, None, in_place, made) for weight in held))
     begins = ((c_void_p * count)(*x), (c_void_p * count)(*y), (c_long * count)(*rows))
     call("products", _Products(matrices, *begins, count, sum(rows), *strides))
 

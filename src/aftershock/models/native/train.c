@@ -4,6 +4,7 @@
 #include "attend.h"
 #include "crew.h"
 #include "exact.h"
+#include "linear.h"
 #include "pointwise.h"
 
 enum { DONE, NO_MEMORY };
@@ -37,6 +38,10 @@ PASS(gated_backward, Gated, gated_backward, job->rows * job->n)
 PASS(turn, Turn, turn_rows, job->rows * job->heads * job->dim)
 CHECKED(select_forward, Select, select_forward, job->rows * job->n)
 PASS(select_backward, Select, select_backward, job->rows * job->n)
+
+/* Products of layers, in linear.h. */
+PASS(linear_forward, Layers, linear_forward, job->rows * job->outs)
+CHECKED(linear_backward, Slopes, linear_backward, job->rows * job->outs)
 
 /* What an exact model computes instead, in exact.h. */
 PASS(products, Products, products, job->total * job->w->outs)

@@ -1,0 +1,137 @@
+"""Linear layers in C (linear.h), forward and backward; several that read the same rows in one call.
+
+A row has the bits that a native decoding step gives it.
+"""
+
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_long, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from aftershock.models.native import train
+from aftershock.models.native.packed import Packed, packed
+
+_SMALL = 1 << 18  # weights: so many are laid out anew in each pass, and stay in a core's cache
+_FEW = 256  # rows: below them that doesn't pay
+
+
+class _Layer(Structure):
+    _fields_ = [("matrix", Packed), ("y", c_void_p)]
+
+
+class _Layers(Structure):
+    _fields_ = [("layer", POINTER(_Layer)), ("x", c_void_p), *((name, c_long) for name in ("count", "rows", "outs"))]
+
+
+class _Slope(Structure):
+    _fields_ = [*((name, c_void_p) for name in ("w", "up", "down")), ("outs", c_long)]
+
+
+class _Slopes(Structure):
+    _fields_ = [
+        ("slope", POINTER(_Slope)),
+        *((name, c_void_p) for name in ("x", "down")),
+        *((name, c_long) for name in ("count", "rows", "ins", "outs", "adds", "failed")),
+    ]
+
+
+def serves(x: Tensor, *weights: Tensor) -> bool:
+    """Whether small layers over many rows are to be native: in a learner's float32 on a CPU, with a compiler."""
+    small = all(weight.numel() <= _SMALL for weight in weights) and x.numel() >= _FEW * x.shape[-1]
+    return small and train.serves(x, *weights) and not torch.is_autocast_enabled("cpu")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_place: bool = False) -> Tensor:
+    """Return F.linear(x, weight, bias) for x [..., in]; `in_place` where a decoding step reads the matrix so."""
+    return linears(x, [weight], [bias], in_place)[0]
+
+
+def linears(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], in_place: bool = False
+) -> tuple[Tensor, ...]:
+    """Return what each of several layers gives for x [..., in]; x's gradient is made of all theirs at once."""
+    made: tuple[Tensor, ...] = _LinearFunction.apply(x, in_place, *weights, *biases)
+    return made
+
+
+def linear_into(x: Tensor, weight: Tensor, in_place: bool, to: Tensor) -> None:
+    """Write `linear` of x [rows, in] into `to` [rows, out], without gradient."""
+    _forward(x.contiguous(), [weight], [None], in_place, [to])
+
+
+def slopes(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    ups: Sequence[Tensor],
+    down: Tensor | None,
+    own: Sequence[Tensor | None],
+    *,
+    adds: bool = False,
+) -> None:
+    """Write the gradients of x [rows, in] into `down`, and of each weight into `own`, where they're asked for.
+
+    `ups` [rows, out] are those of what the layers gave, all contiguous; with `adds` weights' gradients are added to.
+    """
+    if any(weight.numel() > _SMALL for weight in weights):
+        _slopes_by_torch(x, weights, ups, down, own, adds)
+        return
+    sizes = [_Slope(_at(w), _at(up), _at(to), len(w)) for w, up, to in zip(weights, ups, own)]
+    outs = sum(map(len, weights))
+    job = _Slopes((_Slope * len(sizes))(*sizes), _at(x), _at(down), len(sizes), *x.shape, outs, adds)
+    train.call("linear_backward", job)
+
+
+class _LinearFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, in_place: bool, *given: Any) -> tuple[Tensor, ...]:
+        weights, biases = given[: len(given) // 2], given[len(given) // 2 :]
+        weights = tuple(weight.contiguous() for weight in weights if weight is not None)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        ctx.save_for_backward(x, *weights)
+        ctx.biased = [bias is not None for bias in biases]
+        made = tuple(rows.new_empty(*x.shape[:-1], len(weight)) for weight in weights)
+        _forward(rows, weights, biases, in_place, made)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
+        ups = [grad.reshape(-1, len(weight)).contiguous() for grad, weight in zip(grads, weights)]
+        down = torch.empty_like(rows) if need[0] else None
+        own = [torch.empty_like(weight) if asked else None for weight, asked in zip(weights, need[2:])]
+        slopes(rows, weights, ups, down, own)
+        biases = (up.sum(0) if biased else None for up, biased in zip(ups, ctx.biased))
+        return None if down is None else down.view_as(x), None, *own, *biases
+
+
+def _slopes_by_torch(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    ups: Sequence[Tensor],
+    down: Tensor | None,
+    own: Sequence[Tensor | None],
+    adds: bool,
+) -> None:
+    for index, (weight, up, to) in enumerate(zip(weights, ups, own)):
+        if down is not None:
+            torch.addmm(down, up, weight, beta=float(index > 0), out=down)
+        if to is not None:
+            torch.addmm(to, up.t(), x, beta=float(adds), out=to)
+
+
+def _forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], in_place: bool, made: Sequence[Tensor]
+) -> None:
+    held: list[Tensor] = []
+    parts = [_Layer(packed(w, bias, in_place, held), _at(y)) for w, bias, y in zip(weights, biases, made)]
+    job = _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), len(x), sum(map(len, weights)))
+    train.call("linear_forward", job)
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
