@@ -48,7 +48,8 @@ typedef struct {
     const float *x;     /* [rows][ins] */
     float *down;        /* [rows][ins]: x's gradient, or NULL */
     long count, rows, ins, outs, adds; /* outs of all layers; whether weights' gradients are added to */
-    volatile long failed;
+    float *desks;                          /* of all workers, each `desk` floats */
+    long desk;
 } Slopes;
 
 #define SLAB 256   /* outputs: a panel of so many stays in a core's first cache */
@@ -127,11 +128,11 @@ static __attribute__((noinline)) void slope_rows(const Bench *b, long first, lon
         }
 }
 
-/* Lay n rows out: x's in panels, [panel][row][PANEL]. */
-static void lay_x(const Bench *b, const float *x, long n) {
+/* Lay n rows out: of x values [first, last) in panels, [panel][row][PANEL]. */
+static void lay_x(const Bench *b, const float *x, long n, long first, long last) {
     const long ins = b->job->ins;
     for (long r = 0; r < n; r++)
-        for (long i = 0; i < ins; i += PANEL)
+        for (long i = first; i < last; i += PANEL)
             copy_row(x + r * ins + i, least(PANEL, ins - i), 1, PANEL, b->x + i * b->block + r * PANEL);
 }
 
@@ -148,11 +149,11 @@ static void lay_up(const Bench *b, const float *up, long outs, long n, long firs
         }
 }
 
-/* Add n rows, laid out, to the gradient of a weight's outputs [first, last). */
+/* Add n rows, laid out, to the gradient of a weight's outputs [first, last) and values [begin, end) of x. */
 static __attribute__((noinline)) void slope_weight(const Bench *b, float *down, long n, long first, long last,
-                                                   int adds) {
+                                                   long begin, long end, int adds) {
     const long ins = b->job->ins;
-    for (long i = 0; i < ins; i += PANEL) {
+    for (long i = begin; i < end; i += PANEL) {
         const float *x = b->x + i * b->block;
         const long held = least(PANEL, ins - i);
         for (long o = first; o < last; o += TILE) {
@@ -171,28 +172,36 @@ static __attribute__((noinline)) void slope_weight(const Bench *b, float *down, 
 /* One block of n rows from `at` on, while it is in the cache. */
 static void slope_block(const Bench *b, const Worker *me, long at, long n) {
     const Slopes *job = b->job;
-    long first, last, laid = 0;
+    const Worker alone = {NULL, 0};
+    const int wide = job->ins > job->outs; /* then workers divide x, as each lays out what isn't divided */
+    long first, last, begin, end, laid = 0;
+    share(wide ? me : &alone, job->ins, PANEL, &begin, &end);
     for (const Slope *s = job->slope; s < job->slope + job->count; s++) {
-        share(me, s->outs, TILE, &first, &last);
-        if (!s->down || first == last) continue;
-        if (!laid++) lay_x(b, job->x + at * job->ins, n);
+        share(wide ? &alone : me, s->outs, TILE, &first, &last);
+        if (!s->down || first == last || begin == end) continue;
+        if (!laid++) lay_x(b, job->x + at * job->ins, n, begin, end);
         lay_up(b, s->up + at * s->outs, s->outs, n, first, last);
-        slope_weight(b, s->down, n, first, last, job->adds || at);
+        slope_weight(b, s->down, n, first, last, begin, end, job->adds || at);
     }
     share(me, n, TILE, &first, &last);
     if (job->down) slope_rows(b, at + first, at + last);
 }
 
-static void linear_backward(const Worker *me, void *given) {
-    Slopes *job = given;
+/* Divide a worker's desk; returns how many floats it has, in whole lines of a cache. */
+static long lay_bench(Bench *b, const Slopes *job, float *desk) {
     const long wide = whole(job->ins, PANEL), block = least(DEEP, whole(HELD_X / wide + 1, TILE));
-    const long sizes[] = {job->outs * wide, block * wide, block * whole(job->outs, TILE)};
-    float *all = aligned_alloc(64, whole(4 * (sizes[0] + sizes[1] + sizes[2]), 64));
-    if (!all) job->failed = 1;
-    const Bench bench = {job, all, all + sizes[0], all + sizes[0] + sizes[1], block};
-    if (all && job->down) lay_weights(&bench);
-    for (long at = 0; all && at < job->rows; at += block) slope_block(&bench, me, at, least(block, job->rows - at));
-    free(all);
+    const long across = job->outs * wide, x = block * wide;
+    if (desk) *b = (Bench){job, desk, desk + across, desk + across + x, block};
+    return whole(across + x + block * whole(job->outs, TILE), 16);
+}
+
+static void linear_backward(const Worker *me, void *given) {
+    const Slopes *job = given;
+    Bench bench;
+    lay_bench(&bench, job, job->desks + me->index * job->desk);
+    if (job->down) lay_weights(&bench);
+    for (long at = 0; at < job->rows; at += bench.block)
+        slope_block(&bench, me, at, least(bench.block, job->rows - at));
 }
 
 #endif

@@ -34,7 +34,9 @@ class _Slopes(Structure):
     _fields_ = [
         ("slope", POINTER(_Slope)),
         *((name, c_void_p) for name in ("x", "down")),
-        *((name, c_long) for name in ("count", "rows", "ins", "outs", "adds", "failed")),
+        *((name, c_long) for name in ("count", "rows", "ins", "outs", "adds")),
+        ("desks", c_void_p),
+        ("desk", c_long),
     ]
 
 

@@ -41,7 +41,15 @@ PASS(select_backward, Select, select_backward, job->rows * job->n)
 
 /* Products of layers, in linear.h. */
 PASS(linear_forward, Layers, linear_forward, job->rows * job->outs)
-CHECKED(linear_backward, Slopes, linear_backward, job->rows * job->outs)
+int aftershock_linear_backward(Slopes *job, long threads) {
+    threads = worth(job->rows * job->outs, threads < MOST ? threads : MOST);
+    job->desk = lay_bench(NULL, job, NULL);
+    job->desks = aligned_alloc(64, 4 * threads * job->desk); /* here, as a new thread's would be cleared each time */
+    if (!job->desks) return NO_MEMORY;
+    together(linear_backward, job, threads);
+    free(job->desks);
+    return DONE;
+}
 
 /* What an exact model computes instead, in exact.h. */
 PASS(products, Products, products, job->total * job->w->outs)
