@@ -1,7 +1,8 @@
 """A model made exact: what it computes of a token has the same bits in the sampler's forward and the learner's.
 
 In float32 on a CPU with a C compiler, each row of any forward comes from the functions of the native decoding step;
-elsewhere from `invariant`'s.
+elsewhere from `invariant`'s. Linear layers are then those of a plain learner (`native/linear.py`), here for any number
+of rows and any size.
 """
 
 import torch

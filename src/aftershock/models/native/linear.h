@@ -21,19 +21,22 @@ typedef struct {
     const Layer *layer; /* [count] */
     const float *x;     /* [rows][ins] */
     long count, rows, outs; /* of all layers */
+    volatile long next;     /* row that nobody has taken */
 } Layers;
 
-#define AT_ONCE 48 /* rows */
+#define AT_ONCE 96 /* rows, a multiple of TILE */
+
+/* The first row of the next few, taken by who is free: a thread that begins late or has to wait does less. */
+static long take(volatile long *next) { return __atomic_fetch_add(next, AT_ONCE, __ATOMIC_RELAXED); }
 
 static void linear_forward(const Worker *me, void *given) {
-    const Layers *job = given;
+    (void)me;
+    Layers *job = given;
     const long ins = job->layer->matrix.ins;
-    long first, last;
-    share(me, job->rows, TILE, &first, &last);
-    for (long r = first; r < last; r += AT_ONCE)
+    for (long r; (r = take(&job->next)) < job->rows;)
         for (const Layer *l = job->layer; l < job->layer + job->count; l++) {
             const long outs = l->matrix.outs;
-            product(&l->matrix, job->x + r * ins, least(AT_ONCE, last - r), ins, l->y + r * outs, outs);
+            product(&l->matrix, job->x + r * ins, least(AT_ONCE, job->rows - r), ins, l->y + r * outs, outs);
         }
 }
 
@@ -50,6 +53,7 @@ typedef struct {
     long count, rows, ins, outs, adds; /* outs of all layers; whether weights' gradients are added to */
     float *desks;                          /* of all workers, each `desk` floats */
     long desk;
+    volatile long next;
 } Slopes;
 
 #define SLAB 256   /* outputs: a panel of so many stays in a core's first cache */
@@ -169,7 +173,7 @@ static __attribute__((noinline)) void slope_weight(const Bench *b, float *down, 
     }
 }
 
-/* One block of n rows from `at` on, while it is in the cache. */
+/* What one block of n rows from `at` on adds to the weights' gradients. */
 static void slope_block(const Bench *b, const Worker *me, long at, long n) {
     const Slopes *job = b->job;
     const Worker alone = {NULL, 0};
@@ -183,8 +187,6 @@ static void slope_block(const Bench *b, const Worker *me, long at, long n) {
         lay_up(b, s->up + at * s->outs, s->outs, n, first, last);
         slope_weight(b, s->down, n, first, last, begin, end, job->adds || at);
     }
-    share(me, n, TILE, &first, &last);
-    if (job->down) slope_rows(b, at + first, at + last);
 }
 
 /* Divide a worker's desk; returns how many floats it has, in whole lines of a cache. */
@@ -196,12 +198,18 @@ static long lay_bench(Bench *b, const Slopes *job, float *desk) {
 }
 
 static void linear_backward(const Worker *me, void *given) {
-    const Slopes *job = given;
-    Bench bench;
-    lay_bench(&bench, job, job->desks + me->index * job->desk);
-    if (job->down) lay_weights(&bench);
-    for (long at = 0; at < job->rows; at += bench.block)
-        slope_block(&bench, me, at, least(bench.block, job->rows - at));
+    Slopes *job = given;
+    Bench b;
+    const int alone = me->crew->count == 1;
+    lay_bench(&b, job, job->desks + me->index * job->desk);
+    if (job->down) lay_weights(&b);
+    for (long at = 0, n; at < job->rows; at += n) {
+        n = least(b.block, job->rows - at);
+        slope_block(&b, me, at, n);
+        if (alone && job->down) slope_rows(&b, at, at + n); /* while they are in the cache */
+    }
+    for (long r; !alone && job->down && (r = take(&job->next)) < job->rows;)
+        slope_rows(&b, r, least(r + AT_ONCE, job->rows));
 }
 
 #endif

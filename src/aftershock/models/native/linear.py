@@ -23,7 +23,7 @@ class _Layer(Structure):
 
 
 class _Layers(Structure):
-    _fields_ = [("layer", POINTER(_Layer)), ("x", c_void_p), *((name, c_long) for name in ("count", "rows", "outs"))]
+    _fields_ = [("layer", POINTER(_Layer)), ("x", c_void_p), *((name, c_long) for name in ("count", "rows", "outs", "next"))]
 
 
 class _Slope(Structure):
@@ -36,7 +36,7 @@ class _Slopes(Structure):
         *((name, c_void_p) for name in ("x", "down")),
         *((name, c_long) for name in ("count", "rows", "ins", "outs", "adds")),
         ("desks", c_void_p),
-        ("desk", c_long),
+        *((name, c_long) for name in ("desk", "next")),
     ]
 
 
