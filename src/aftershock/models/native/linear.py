@@ -23,7 +23,11 @@ class _Layer(Structure):
 
 
 class _Layers(Structure):
-    _fields_ = [("layer", POINTER(_Layer)), ("x", c_void_p), *((name, c_long) for name in ("count", "rows", "outs", "next"))]
+    _fields_ = [
+        ("layer", POINTER(_Layer)),
+        ("x", c_void_p),
+        *((name, c_long) for name in ("count", "rows", "outs", "next")),
+    ]
 
 
 class _Slope(Structure):
