@@ -22,6 +22,8 @@ class Nasty(Task):
 
     def begin(self, problem: Problem, answer: str) -> None:
         self.begun = [*getattr(self, "begun", []), answer]
+        if answer == "doze":
+            time.sleep(0.3)
         if answer == "raise":
             raise KeyError("lost early")
 
