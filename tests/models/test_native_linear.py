@@ -9,7 +9,8 @@ from aftershock.models.native import build, linear
 
 pytestmark = pytest.mark.skipif(build.library("train") is None, reason=f"no native part: {build.why_not('train')}")
 
-# More rows than a block has, outputs than a slab, and no multiples of a vector's width; and each of them fewer.
+# More rows than a block has, and than parts of one block hold; more outputs than a slab; no multiples of a vector's
+# width; and fewer of each.
 SIZES = [
     (700, 128, (128, 64, 64)),
     (5, 36, (52,)),
@@ -17,6 +18,7 @@ SIZES = [
     (270, 400, (31,)),
     (40, 16, (600,)),
     (9, 1, (1, 5)),
+    (4200, 16, (24,)),
 ]
 
 

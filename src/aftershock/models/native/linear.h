@@ -1,7 +1,7 @@
 /* Linear layers that read the same rows, forward and backward.
  *
  * A row's result has the bits that a decoding step gives it. Bits of a weight's gradient don't depend on the number of
- * threads: each worker sums outputs of its own, over blocks of rows of one size, in their order.
+ * threads: rows are cut into parts by their number alone, and the parts' sums added in their order.
  */
 #ifndef AFTERSHOCK_LINEAR_H
 #define AFTERSHOCK_LINEAR_H
@@ -51,12 +51,13 @@ typedef struct {
     const float *x;     /* [rows][ins] */
     float *down;        /* [rows][ins]: x's gradient, or NULL */
     long count, rows, ins, outs, adds; /* outs of all layers; whether weights' gradients are added to */
-    float *desks;                          /* of all workers, each `desk` floats */
-    long desk;
+    float *desks, *sums;                   /* of all workers, each `desk` floats; of all parts, the weights' gradients */
+    long desk, part, weights;              /* rows of a part, and weights of all layers */
     volatile long next;
 } Slopes;
 
 #define SLAB 256   /* outputs: a panel of so many stays in a core's first cache */
+#define PARTS 16   /* at most */
 #define DEEP 256   /* rows of a block, at most, and */
 #define HELD_X (1 << 16) /* its values: they stay in a core's own cache */
 
@@ -132,84 +133,96 @@ static __attribute__((noinline)) void slope_rows(const Bench *b, long first, lon
         }
 }
 
-/* Lay n rows out: of x values [first, last) in panels, [panel][row][PANEL]. */
-static void lay_x(const Bench *b, const float *x, long n, long first, long last) {
+/* Lay n rows out: x's in panels, [panel][row][PANEL]. */
+static void lay_x(const Bench *b, const float *x, long n) {
     const long ins = b->job->ins;
     for (long r = 0; r < n; r++)
-        for (long i = first; i < last; i += PANEL)
+        for (long i = 0; i < ins; i += PANEL)
             copy_row(x + r * ins + i, least(PANEL, ins - i), 1, PANEL, b->x + i * b->block + r * PANEL);
 }
 
-/* And of a gradient outputs [first, last) in strips, [strip][row][TILE]. */
-static void lay_up(const Bench *b, const float *up, long outs, long n, long first, long last) {
+/* And a gradient's in strips, [strip][row][TILE]. */
+static void lay_up(const Bench *b, const float *up, long outs, long n) {
     for (long from = 0; from < n; from += 8)
-        for (long o = first; o < last; o += TILE) {
-            float *to = b->up + (o - first) * b->block;
-            if (last - o >= TILE)
+        for (long o = 0; o < outs; o += TILE) {
+            float *to = b->up + o * b->block;
+            if (outs - o >= TILE)
                 for (long r = from; r < least(from + 8, n); r++) memcpy(to + r * TILE, up + r * outs + o, 4 * TILE);
             else
                 for (long r = from; r < least(from + 8, n); r++)
-                    for (long i = 0; i < last - o; i++) to[r * TILE + i] = up[r * outs + o + i];
+                    for (long i = 0; i < outs - o; i++) to[r * TILE + i] = up[r * outs + o + i];
         }
 }
 
-/* Add n rows, laid out, to the gradient of a weight's outputs [first, last) and values [begin, end) of x. */
-static __attribute__((noinline)) void slope_weight(const Bench *b, float *down, long n, long first, long last,
-                                                   long begin, long end, int adds) {
+/* What n rows, laid out, give to a weight's gradient; it is added to what `sum` holds. */
+static __attribute__((noinline)) void slope_weight(const Bench *b, long outs, long n, float *sum, int adds) {
     const long ins = b->job->ins;
-    for (long i = begin; i < end; i += PANEL) {
+    for (long i = 0; i < ins; i += PANEL) {
         const float *x = b->x + i * b->block;
         const long held = least(PANEL, ins - i);
-        for (long o = first; o < last; o += TILE) {
-            const float *up = b->up + (o - first) * b->block;
-            float *y = down + o * ins + i;
+        for (long o = 0; o < outs; o += TILE) {
+            const float *up = b->up + o * b->block;
+            float *y = sum + o * ins + i;
 #define FIRST(k) slope_tile(up, 1, TILE, x, n, y, ins, k, held, 0, 0)
 #define MORE(k) slope_tile(up, 1, TILE, x, n, y, ins, k, held, 1, 0)
-            if (adds) BY_ROWS(last - o, MORE)
-            else BY_ROWS(last - o, FIRST)
+            if (adds) BY_ROWS(outs - o, MORE)
+            else BY_ROWS(outs - o, FIRST)
 #undef FIRST
 #undef MORE
         }
     }
 }
 
-/* What one block of n rows from `at` on adds to the weights' gradients. */
-static void slope_block(const Bench *b, const Worker *me, long at, long n) {
+/* One block of n rows from `at` on, while it is in the cache. */
+static void slope_block(const Bench *b, long at, long n, float *sum, int adds) {
     const Slopes *job = b->job;
-    const Worker alone = {NULL, 0};
-    const int wide = job->ins > job->outs; /* then workers divide x, as each lays out what isn't divided */
-    long first, last, begin, end, laid = 0;
-    share(wide ? me : &alone, job->ins, PANEL, &begin, &end);
-    for (const Slope *s = job->slope; s < job->slope + job->count; s++) {
-        share(wide ? &alone : me, s->outs, TILE, &first, &last);
-        if (!s->down || first == last || begin == end) continue;
-        if (!laid++) lay_x(b, job->x + at * job->ins, n, begin, end);
-        lay_up(b, s->up + at * s->outs, s->outs, n, first, last);
-        slope_weight(b, s->down, n, first, last, begin, end, job->adds || at);
+    int laid = 0;
+    for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * job->ins) {
+        if (!s->down) continue;
+        if (!laid++) lay_x(b, job->x + at * job->ins, n);
+        lay_up(b, s->up + at * s->outs, s->outs, n);
+        slope_weight(b, s->outs, n, sum, adds);
+    }
+    if (job->down) slope_rows(b, at, at + n);
+}
+
+/* Add up a worker's share of the parts' sums. */
+static void add_parts(const Slopes *job, const Worker *me) {
+    const float *sum = job->sums;
+    long first, last;
+    for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * job->ins) {
+        share(me, s->down ? s->outs : 0, 1, &first, &last);
+        for (long o = first; o < last; o++)
+            for (long part = 0; part * job->part < job->rows; part++) {
+                const float *from = sum + part * job->weights + o * job->ins;
+                float *to = s->down + o * job->ins;
+                if (part || job->adds)
+                    for (long i = 0; i < job->ins; i++) to[i] += from[i];
+                else
+                    memcpy(to, from, 4 * job->ins);
+            }
     }
 }
 
 /* Divide a worker's desk; returns how many floats it has, in whole lines of a cache. */
 static long lay_bench(Bench *b, const Slopes *job, float *desk) {
-    const long wide = whole(job->ins, PANEL), block = least(DEEP, whole(HELD_X / wide + 1, TILE));
-    const long across = job->outs * wide, x = block * wide;
-    if (desk) *b = (Bench){job, desk, desk + across, desk + across + x, block};
-    return whole(across + x + block * whole(job->outs, TILE), 16);
+    const long wide = whole(job->ins, PANEL), across = job->outs * wide, x = b->block * wide;
+    b->job = job, b->across = desk, b->x = desk + across, b->up = desk + across + x;
+    return whole(across + x + b->block * whole(job->outs, TILE), 16);
 }
+
+static long block_rows(const Slopes *job) { return least(DEEP, whole(HELD_X / whole(job->ins, PANEL) + 1, TILE)); }
 
 static void linear_backward(const Worker *me, void *given) {
     Slopes *job = given;
-    Bench b;
-    const int alone = me->crew->count == 1;
+    Bench b = {.block = block_rows(job)};
     lay_bench(&b, job, job->desks + me->index * job->desk);
     if (job->down) lay_weights(&b);
-    for (long at = 0, n; at < job->rows; at += n) {
-        n = least(b.block, job->rows - at);
-        slope_block(&b, me, at, n);
-        if (alone && job->down) slope_rows(&b, at, at + n); /* while they are in the cache */
-    }
-    for (long r; !alone && job->down && (r = take(&job->next)) < job->rows;)
-        slope_rows(&b, r, least(r + AT_ONCE, job->rows));
+    for (long part; (part = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) * job->part < job->rows;)
+        for (long at = 0, end = least(job->part, job->rows - part * job->part); at < end; at += b.block)
+            slope_block(&b, part * job->part + at, least(b.block, end - at), job->sums + part * job->weights, at > 0);
+    meet(me);
+    add_parts(job, me);
 }
 
 #endif

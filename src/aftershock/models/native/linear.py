@@ -39,8 +39,8 @@ class _Slopes(Structure):
         ("slope", POINTER(_Slope)),
         *((name, c_void_p) for name in ("x", "down")),
         *((name, c_long) for name in ("count", "rows", "ins", "outs", "adds")),
-        ("desks", c_void_p),
-        *((name, c_long) for name in ("desk", "next")),
+        *((name, c_void_p) for name in ("desks", "sums")),
+        *((name, c_long) for name in ("desk", "part", "weights", "next")),
     ]
 
 

@@ -42,10 +42,15 @@ PASS(select_backward, Select, select_backward, job->rows * job->n)
 /* Products of layers, in linear.h. */
 PASS(linear_forward, Layers, linear_forward, job->rows * job->outs)
 int aftershock_linear_backward(Slopes *job, long threads) {
-    threads = worth(job->rows * job->outs, threads < MOST ? threads : MOST);
-    job->desk = lay_bench(NULL, job, NULL);
-    job->desks = aligned_alloc(64, 4 * threads * job->desk); /* here, as a new thread's would be cleared each time */
+    Bench b = {.block = block_rows(job)};
+    job->part = whole((job->rows + PARTS - 1) / PARTS, b.block);
+    const long parts = (job->rows + job->part - 1) / job->part;
+    job->desk = lay_bench(&b, job, NULL), job->weights = whole(job->outs * job->ins, 16);
+    threads = least(threads < MOST ? threads : MOST, parts);
+    /* Here, as the system clears what a new thread asks for. */
+    job->desks = aligned_alloc(64, 4 * (threads * job->desk + parts * job->weights));
     if (!job->desks) return NO_MEMORY;
+    job->sums = job->desks + threads * job->desk;
     together(linear_backward, job, threads);
     free(job->desks);
     return DONE;
