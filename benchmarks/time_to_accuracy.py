@@ -194,6 +194,7 @@ def measure(side: str, setting: Setting, seed: int, threads: int) -> list[Step]:
     """Return what each step of a side took, from a process of its own."""
     command = [sys.executable, __file__, "--serve", json.dumps([side, setting, seed, threads])]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if side == "ours" else {}  # as cli.py has it
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=SECONDS, env=environment)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     seconds = reached(told)
