@@ -376,6 +376,7 @@ class Side:
     def __init__(self, side: str, case: Case, folder: Path, log: Any) -> None:
         told = json.dumps({"side": side, "case": asdict(case), "folder": str(folder)})
         environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if side == "ours" else {}  # as cli.py has it
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", told],
             stdin=subprocess.PIPE,
