@@ -167,12 +167,14 @@ def test_carbon_is_energy_times_what_the_grid_emits(recipe):
     assert bill["kg_co2"] == pytest.approx([0.1 * kwh for kwh in bill["kwh"]])
 
 
-@pytest.mark.parametrize("run", ["r1_native", "r1_native_seed1"])
-def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, run):
-    """Timed on two idle cores of a Zen 3, which emulates bfloat16; six stages of the first run were fitted on. Programs
-    were judged after sampling, one by one, and products of training were not yet in C."""
-    then = replace(machine.PRICES["native"], float32=1.26e-11, completion=1.54e-4, program=0.020)
-    monkeypatch.setitem(machine.PRICES, "native", then)
+# Before products of training were in C, and when programs were judged after sampling, one by one.
+THEN = machine.Prices(1.26e-11, 0.0, 1 / 1.85e11, 0.0202, 1.0e-3, 8.1e-4, 7.07e-6, 0.508, 1.54e-4, 0.020, 0.020)
+
+
+@pytest.mark.parametrize(("run", "then"), [("r1_native", THEN), ("r1_native_seed1", THEN), ("r1_native_seed2", None)])
+def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, run, then):
+    """Timed on two idle cores of a Zen 3, which emulates bfloat16; six stages of the first and the last were fitted."""
+    monkeypatch.setitem(machine.PRICES, "native", then or machine.PRICES["native"])
     monkeypatch.setattr(machine, "decoding", lambda: "native")
     monkeypatch.setattr(machine.measure, "kept", lambda: None)
     monkeypatch.setattr(hardware, "cores", lambda: 2)

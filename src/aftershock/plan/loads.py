@@ -57,7 +57,8 @@ SCENARIOS = (
 @dataclass(frozen=True)
 class Load:
     """What a stage does in one scenario. `length` is a sequence's mean, `written` a completion's; completions are
-    sampled in `batches`, and `exams` are its whole measurements. `programs` are the unlike ones that are run.
+    sampled in `batches`, and `exams` are its whole measurements. `programs` are the unlike ones that are run, `late`
+    where that begins once all is sampled.
     """
 
     steps: float = 0
@@ -68,6 +69,7 @@ class Load:
     batches: float = 0
     exams: int = 0
     programs: float = 0
+    late: bool = False
 
     @property
     def length(self) -> float:
@@ -110,7 +112,7 @@ def load(stage: Stage, recipe: Recipe, known: Known, scenario: Scenario, model: 
     exams, quick, measured, written = _measured(stage, line, scenario)
     run = programs(stage, line, exams)
     if isinstance(stage, BenchStage):
-        return Load(1, 0, measured * written, prompt, written, exams, exams, run)
+        return Load(1, 0, measured * written, prompt, written, exams, exams, run, late=True)
     if isinstance(stage, SampleStage):
         drawn = _stretched(line.tokens(stage.tasks, True) if line else None, stage.max_tokens, scenario)
         problems = unlike(stage) if line else stage.problems

@@ -30,8 +30,8 @@ COMPILERS = ("cc", "gcc", "clang")  # one of them makes the native decoding step
 class Prices:
     """Seconds of each kind of work on the reference machine: a FLOP of training by precision and of sampling, an
     optimiser's step, a decoding step of a mixture and of a dense model, a row of one (its FLOPs apart), a measurement,
-    a completion (from its tokens to its line on disk), and a program that is run to judge it. Where these two are 0,
-    they are in rows.
+    a completion (from its tokens to its line on disk), and a program that is run to judge it, beside sampling or late,
+    once all is sampled. Where these three are 0, they are in rows.
     """
 
     float32: float
@@ -44,18 +44,17 @@ class Prices:
     exam: float
     completion: float = 0.0
     program: float = 0.0
+    late: float = 0.0
 
 
 # Fitted on four timed stages of recipes/nano/r1.toml (docs/cost.md says how well they tell the others), by how a
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
 PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 1 / 8.0e10, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# In C: six stages of that recipe, two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's. A
-# FLOP of sampling costs what products reach, a program half its 20 ms of processor time, as both cores work beside
-# sampling. In the run that was fitted programs came after it, one by one, at 20 ms, and completions at 1.54e-4; and a
-# FLOP of training took 1.26e-11, before its products were in C, which took 0.83 to 0.94 of the time.
+# In C: six stages of a run of that recipe with seed 2, two idle cores of a Zen 3. It has no products of bfloat16: that
+# price is torch's. A late program's is its processor time, measured alone.
 PRICES["native"] = Prices(
-    1.13e-11, PRICES["torch"].bfloat16, 1 / 1.85e11, 0.0202, 1.0e-3, 8.1e-4, 7.07e-6, 0.508, 1.24e-4, 0.010
+    1.08e-11, PRICES["torch"].bfloat16, 4.97e-12, 0.0258, 8.49e-4, 8.49e-4, 6.81e-6, 0.523, 1.27e-4, 9.54e-3, 0.020
 )
 REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
 
@@ -164,7 +163,7 @@ def sampling_work(config: Config, load: Load, rows: int, max_tokens: int) -> dic
         "read": forwards * parameters.total(config) * memory.FULL,
         "exam": load.exams,
         "completion": load.completions,
-        "program": load.programs,
+        "late" if load.late else "program": load.programs,
     }
 
 
