@@ -51,10 +51,11 @@ class Prices:
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
 PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 1 / 8.0e10, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# In C: six stages of a run of that recipe with seed 2, two idle cores of a Zen 3. It has no products of bfloat16: that
-# price is torch's. A late program's is its processor time, measured alone.
+# In C: all stages but the bench of two runs of that recipe (the geometric mean of their seconds, which differ by 13% in
+# sum), two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's. A late program's is its
+# processor time, measured alone.
 PRICES["native"] = Prices(
-    1.08e-11, PRICES["torch"].bfloat16, 4.97e-12, 0.0258, 8.49e-4, 8.49e-4, 6.81e-6, 0.523, 1.27e-4, 9.54e-3, 0.020
+    1.10e-11, PRICES["torch"].bfloat16, 6.10e-12, 0.0342, 9.10e-4, 8.88e-4, 7.67e-6, 0.498, 1.40e-4, 8.20e-3, 0.020
 )
 REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
 
