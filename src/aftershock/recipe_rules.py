@@ -333,7 +333,10 @@ def _rl_faults(stage: RLStage) -> Iterator[Fault]:
         yield ("minibatches",), f"is more than a step's {rollouts} rollouts (problems_per_step x samples_per_problem)"
     if stage.down_sample == 1 or stage.down_sample > stage.samples_per_problem:
         most = stage.samples_per_problem
-        yield ("down_sample",), f"is 0 (all) or from 2 to samples_per_problem = {most}: one alone has no advantage"
+        yield (
+            ("down_sample",),
+            f"should be 0 (all) or from 2 to samples_per_problem = {most}: one alone has no advantage",
+        )
     if stage.reward.overlong_buffer > stage.max_tokens:
         yield ("reward", "overlong_buffer"), f"is longer than max_tokens = {stage.max_tokens}"
     if stage.reward.accuracy == 0 and stage.reward.format == 0:

@@ -16,6 +16,7 @@ def forest(scores: Sequence[Measurement], number: int) -> str:
     """Draw one line a score: its value and its 95% interval, in percent."""
 
     def paint(axes: Any) -> None:
+        """Draw an interval and its middle for each score."""
         for place, one in enumerate(reversed(scores)):
             axes.plot([100 * one.low, 100 * one.high], [place, place], color=COLOURS["accent"], linewidth=2)
             axes.plot(100 * one.value, place, "o", color=COLOURS["accent"], markersize=6, clip_on=False)
@@ -35,6 +36,7 @@ def lengths(rows: Sequence[Row], number: int) -> str:
     tokens = [[row.answer.tokens for row in rows if row.right is right] for right in (True, False)]
 
     def paint(axes: Any) -> None:
+        """Draw the lengths."""
         top = max(map(max, filter(None, tokens)))
         colours = [COLOURS["accent"], COLOURS["muted"]]
         axes.hist(tokens, bins=min(BINS, top + 1), range=(0, max(1, top)), stacked=True, color=colours, linewidth=0)
@@ -67,6 +69,7 @@ def accuracy_by_length(groups: Sequence[tuple[int, int, Interval]], number: int)
     """Draw the accuracy of each of `length_groups` over the lengths it spans, with its 95% interval."""
 
     def paint(axes: Any) -> None:
+        """Draw the groups."""
         for low, high, found in groups:
             middle = (low + high) / 2
             axes.plot([low, high], [100 * found.value] * 2, color=COLOURS["accent"], linewidth=2.4)

@@ -27,6 +27,7 @@ class _Select(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the logits, the targets and the log-sums."""
         total, entropy = torch.empty_like(logits[:, 0]), torch.empty_like(logits[:, 0])
         for rows in _few(logits):
             part = logits[rows]
@@ -38,6 +39,7 @@ class _Select(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Return the logits' gradient: of the chosen one's log-probability, softmax taken away."""
         logits, targets, total = ctx.saved_tensors
         grad = torch.empty_like(logits)
         for rows in _few(logits):
@@ -57,6 +59,7 @@ class _SelectExactly(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep all log-probabilities and the targets."""
         own = logits.log_softmax(-1)
         ctx.save_for_backward(own, targets)
         entropy = -own.exp().mul_(own).sum(-1)

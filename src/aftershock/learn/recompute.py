@@ -56,6 +56,7 @@ def _own_pages(size: int) -> None:
 
 def _again(layer: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(*given: Any) -> Tensor:
+        """Take the layer's forward, of which its input alone is kept."""
         return checkpoint(
             forward,
             *given,
