@@ -38,6 +38,8 @@ from typing import Any
 
 import paired
 
+from aftershock import process
+
 SECONDS = 1800  # after which a side that has not answered is given up
 RATE = 1e-5
 PARTS = ("sample", "verify", "learn")
@@ -351,6 +353,8 @@ def continuous(case: Case) -> dict[str, Any]:
 def serve(side: str, case: Case, folder: Path) -> None:
     """Take one step for each line on stdin and print what it took; TRL's loop is held at its callbacks."""
     os.dup2(2, 1), sys.stdout.flush()  # what the libraries print goes to stderr, the answers to the kept handle
+    if side == "ours":
+        process.prepare()
     import torch
 
     torch.set_num_threads(case.threads)
@@ -376,7 +380,6 @@ class Side:
     def __init__(self, side: str, case: Case, folder: Path, log: Any) -> None:
         told = json.dumps({"side": side, "case": asdict(case), "folder": str(folder)})
         environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads), "TOKENIZERS_PARALLELISM": "false"}
-        environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if side == "ours" else {}  # as cli.py has it
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", told],
             stdin=subprocess.PIPE,

@@ -31,6 +31,8 @@ from typing import Any
 import paired
 import rl_step
 
+from aftershock import process
+
 Setting = tuple[float, int]  # learning rate, samples of a problem that are learnt from; 0: all
 
 RATES = (3e-4, 5e-4, 1e-3)
@@ -172,6 +174,8 @@ def reached(told: Sequence[Step], key: str = "seconds") -> float | None:
 def serve(side: str, setting: Setting, seed: int, threads: int) -> None:
     """Run one side with one setting to its end, a line a step."""
     os.dup2(2, 1), sys.stdout.flush()  # what the libraries print goes to stderr
+    if side == "ours":
+        process.prepare()
     import torch
 
     from aftershock.recipe import RewardTable
@@ -194,7 +198,6 @@ def measure(side: str, setting: Setting, seed: int, threads: int) -> list[Step]:
     """Return what each step of a side took, from a process of its own."""
     command = [sys.executable, __file__, "--serve", json.dumps([side, setting, seed, threads])]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if side == "ours" else {}  # as cli.py has it
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=SECONDS, env=environment)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     seconds = reached(told)

@@ -283,14 +283,3 @@ def test_a_dry_run_says_what_it_did_and_leaves_nothing(call, two, tmp_path):
     assert [line.split(" in ")[0] for line in json.loads(out)["dry"]] == ["zero: rl, 2 steps", "more: rl, 2 steps"]
     assert "zero: rl, 2 steps in" in err
     assert [path.name for path in tmp_path.iterdir()] == ["two.toml"]
-
-
-@pytest.mark.parametrize("said", [None, "ACTIVE"])
-def test_idle_threads_sleep_unless_the_environment_says_otherwise(monkeypatch, said):
-    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
-    if said is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(cli, "app", lambda **_: 0)
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert os.environ["OMP_WAIT_POLICY"] == (said or "PASSIVE")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aftershock import __version__
+from aftershock import __version__, process
 from aftershock.errors import AftershockError
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ Asked = Annotated[
 
 def main() -> None:
     """Run the command line; errors leave as one line `error: ...` with exit code 1, 2 (misuse) or 130 (Ctrl-C)."""
-    # Set before PyTorch is loaded: its idle threads would spin in the way of C's, which costs a learner on two a sixth.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    process.prepare()
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, pvariance, stdev
 
 EPSILON = 1e-6  # added to the standard deviation, as in DAPO's and verl's code; the papers leave it out
@@ -27,9 +28,15 @@ def widest(rewards: Sequence[float], count: int) -> list[int]:
     order = sorted(range(len(rewards)), key=rewards.__getitem__)
     if count >= len(order):
         return sorted(order)
+    low = _lows(tuple(rewards[i] for i in order), count)
+    return sorted(order[:low] + order[len(order) - count + low :])
+
+
+@lru_cache(maxsize=1024)  # rules give few different groups, and a variance takes fractions
+def _lows(ascending: tuple[float, ...], count: int) -> int:
+    """Return how many of the `count` are the lowest ones."""
     lows = sorted(range(count + 1), key=lambda low: abs(2 * low - count))
-    choices = (order[:low] + order[len(order) - count + low :] for low in lows)
-    return sorted(max(choices, key=lambda chosen: pvariance([rewards[i] for i in chosen])))
+    return max(lows, key=lambda low: pvariance(ascending[:low] + ascending[len(ascending) - count + low :]))
 
 
 def group_advantages(

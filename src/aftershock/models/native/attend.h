@@ -30,10 +30,6 @@ typedef struct {
 #define ROWS 96  /* rows of a block in the backward, and */
 #define KEYS 128 /* keys: what a block works in stays in a core's own cache */
 
-static inline long least(long a, long b) { return a < b ? a : b; }
-
-static inline long whole(long n, long of) { return (n + of - 1) / of * of; }
-
 #define FEW_KEYS 256 /* in all: then a forward's blocks of fewer rows lose less at the diagonal */
 
 /* How the operands of y[r] = sum over i of x[r][i] w[i] lie. */

@@ -40,6 +40,10 @@ typedef int veci __attribute__((vector_size(4 * WIDTH)));
 #endif
 #define EACH _Pragma("GCC unroll 16") for
 
+static inline long least(long a, long b) { return a < b ? a : b; }
+
+static inline long whole(long n, long of) { return (n + of - 1) / of * of; }
+
 INLINE vec load(const float *x) {
     vec v;
     memcpy(&v, x, sizeof v);

@@ -42,7 +42,7 @@ typedef struct {
 #define DRAWN 32768  /* logits that are worth a thread of their own */
 #define CHUNK 96     /* rows that pass all layers together: their values stay in a core's own cache */
 
-#define SOME 24      /* rows that take many steps together: so few that their keys and values stay in a cache */
+#define SOME 24      /* rows that take many steps together, a multiple of TILE: their keys and values stay in a cache */
 
 /* What `rows` rows are worked in. */
 typedef struct {
@@ -237,45 +237,78 @@ static int once(const Step *step, long threads) {
     return job.failed || (step->draws && step->draws->failed) ? NO_MEMORY : DONE;
 }
 
-/* Those of rows `from` to `to` that go on, in `held` [3][rows]; how many they are. */
-static long going(const Step *step, long from, long to, long *held) {
+/* Those of the cache's first rows, `from` to `to`, that go on: what `now` is to feed, in `held` [3][to - from]. */
+static void go_on(const Step *step, long from, long to, long *held, Step *now) {
+    const long most = to - from;
     long n = 0;
     for (long r = from; r < to; r++) {
         if (step->draws->ended[r]) continue;
         held[n] = step->tokens[r];
-        held[n + step->rows] = step->starts[r];
-        held[n++ + 2 * step->rows] = r;
+        held[n + most] = step->starts[r];
+        held[n++ + 2 * most] = r;
     }
-    return n;
+    *now = *step;
+    now->rows = n, now->tokens = held, now->starts = held + most, now->places = held + 2 * most;
+    now->logits += from * step->model->head.outs;
 }
 
-/* Draw up to `count` tokens for each row, the cache's first ones, until it may have ended, or until any may have.
- *
- * Patient rows of a small model go through all steps some at a time, so that their keys and values stay in a cache. */
-static int draw_on(const Step *step, long count, long threads) {
+/* Draw up to `count` tokens for each row, until it may have ended, or until any may have. */
+static int draw_together(const Step *step, long count, long threads) {
     long *held = malloc(24 * step->rows);
-    Step now = *step;
-    const long rows = step->rows, patient = step->draws->patient;
-    const long some = patient && !step->model->large ? threads * SOME : rows;
     int code = held ? DONE : NO_MEMORY;
-    now.tokens = held;
-    now.starts = held + rows;
-    now.places = held + 2 * rows;
-    for (long from = 0; from < rows; from += some)
-        for (long n = 0; n < count && code == DONE; n++) {
-            now.rows = going(step, from, from + some < rows ? from + some : rows, held);
-            if (!now.rows || (now.rows < rows && !patient)) break;
-            code = once(&now, threads);
-        }
+    Step now;
+    for (long n = 0; n < count && code == DONE; n++) {
+        go_on(step, 0, step->rows, held, &now);
+        if (!now.rows || (now.rows < step->rows && !step->draws->patient)) break;
+        code = once(&now, threads);
+    }
     free(held);
     return code;
+}
+
+typedef struct {
+    const Step *step;
+    long count, some;
+    volatile long next; /* row that nobody has taken */
+    volatile long failed;
+} Patience;
+
+/* A worker takes some rows at a time through all their steps, so that their keys and values stay in a cache. */
+static void draw_some(const Worker *me, void *given) {
+    (void)me;
+    Patience *job = given;
+    const Worker alone = {NULL, 0};
+    const long rows = job->step->rows, some = job->some;
+    long *held = malloc(24 * some);
+    Scratch s = scratch(job->step->model, some, job->step->room);
+    if (!held || !s.all) job->failed = 1;
+    for (long from; !job->failed && (from = __atomic_fetch_add(&job->next, some, __ATOMIC_RELAXED)) < rows;)
+        for (long n = 0; n < job->count && !job->failed; n++) {
+            Step now;
+            go_on(job->step, from, least(from + some, rows), held, &now);
+            if (!now.rows) break;
+            pass(&alone, &now, 0, now.rows, &s);
+        }
+    free(s.all);
+    free(held);
+}
+
+/* Draw up to `count` tokens for each row of a small model, until it may have ended. */
+static int draw_apart(const Step *step, long count, long threads) {
+    threads = least(threads, (step->rows + ALONE - 1) / ALONE);
+    const long each = whole((step->rows + threads - 1) / threads, TILE);
+    Patience job = {.step = step, .count = count, .some = least(SOME, each)};
+    together(draw_some, &job, threads);
+    return job.failed || step->draws->failed ? NO_MEMORY : DONE;
 }
 
 /* Feed each row's token; where it is drawn from, up to `count` tokens, all but the first the ones drawn. */
 int aftershock_step(const Step *step, long count, long threads) {
     for (long r = 0; r < step->rows; r++)
         if (step->tokens[r] < 0 || step->tokens[r] >= step->model->head.outs) return BAD_TOKEN;
-    return step->draws ? draw_on(step, count, threads) : once(step, threads);
+    if (!step->draws) return once(step, threads);
+    const int apart = step->draws->patient && !step->model->large;
+    return (apart ? draw_apart : draw_together)(step, count, threads);
 }
 
 typedef struct {
