@@ -21,7 +21,8 @@ from aftershock.models.native.draws import Draws, draws
 ROWS = 8  # the rows of a decode that isn't native, and
 POSITIONS = 16  # the positions of a prefill and of the cache are rounded up to these: see docs/engine.md
 PREFILL_TOKENS = 8192  # at most so many in one forward of a prefill, padding included
-STEPS = 64  # native ones between two looks of Python, at most
+STEPS = 64  # native ones between two looks of Python, at most, and
+PATIENCE = 16  # where a row that ends keeps its place from one that waits
 STAGED = 16  # prompts prefilled together, at most
 
 
@@ -99,14 +100,13 @@ class Decoder:
         return self.rows.active == 0
 
     def step(self) -> list[Finished]:
-        """Draw one token for each active row, or natively up to `at_once`; return what finished, its place taken.
-
-        Natively a row that ends ends the step where others wait for its place.
-        """
+        """Draw one token for each active row, or natively up to `at_once`; return what finished, its place taken."""
         padded = self._reach(1, self.padding)
         most = min(self.at_once, self.cache.room - int(self.rows.lengths[: self.rows.active].max()))
+        if self._staged or self._waiting:
+            most = min(most, PATIENCE)
         if self._draws is not None:
-            self._draws.begin(patient=not (self._staged or self._waiting))
+            self._draws.begin()
         if self._draws is None or not self.model.run(self._draws, self.rows.active, most, self.cache):
             self._draw(padded)
         ended = self._ended()

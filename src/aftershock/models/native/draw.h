@@ -91,7 +91,6 @@ typedef struct {
     int *tokens;                /* [rows][most], and so the others */
     float *own, *sampled;
     unsigned char *ended;       /* [rows]: whether it may have */
-    long patient;               /* whether those that may have wait while others go on */
     volatile long failed;       /* whether there was no memory */
 } Draws;
 

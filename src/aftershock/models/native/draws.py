@@ -15,12 +15,11 @@ class Draws(Structure):
         *((name, c_void_p) for name in ("bias", "closers")),
         *(("heat", c_float), ("most", c_long)),
         *((name, c_void_p) for name in ("keys", "last", "lengths", "steps", "tokens", "own", "sampled", "ended")),
-        *((name, c_long) for name in ("patient", "failed")),
+        ("failed", c_long),
     ]
 
-    def begin(self, patient: bool) -> None:
-        """Let all rows go on, until one has drawn a closer or its last token; where `patient`, the others still do."""
-        self.patient = patient
+    def begin(self) -> None:
+        """Let all rows go on, each until it has drawn a closer or its last token."""
         self.held[-1].fill(0)
 
 

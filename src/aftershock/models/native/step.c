@@ -252,14 +252,14 @@ static void go_on(const Step *step, long from, long to, long *held, Step *now) {
     now->logits += from * step->model->head.outs;
 }
 
-/* Draw up to `count` tokens for each row, until it may have ended, or until any may have. */
+/* Draw up to `count` tokens for each row of a large model, until it may have ended. */
 static int draw_together(const Step *step, long count, long threads) {
     long *held = malloc(24 * step->rows);
     int code = held ? DONE : NO_MEMORY;
     Step now;
     for (long n = 0; n < count && code == DONE; n++) {
         go_on(step, 0, step->rows, held, &now);
-        if (!now.rows || (now.rows < step->rows && !step->draws->patient)) break;
+        if (!now.rows) break;
         code = once(&now, threads);
     }
     free(held);
@@ -271,12 +271,12 @@ typedef struct {
     long count, some;
     volatile long next; /* row that nobody has taken */
     volatile long failed;
-} Patience;
+} Apart;
 
 /* A worker takes some rows at a time through all their steps, so that their keys and values stay in a cache. */
 static void draw_some(const Worker *me, void *given) {
     (void)me;
-    Patience *job = given;
+    Apart *job = given;
     const Worker alone = {NULL, 0};
     const long rows = job->step->rows, some = job->some;
     long *held = malloc(24 * some);
@@ -297,7 +297,7 @@ static void draw_some(const Worker *me, void *given) {
 static int draw_apart(const Step *step, long count, long threads) {
     threads = least(threads, (step->rows + ALONE - 1) / ALONE);
     const long each = whole((step->rows + threads - 1) / threads, TILE);
-    Patience job = {.step = step, .count = count, .some = least(SOME, each)};
+    Apart job = {.step = step, .count = count, .some = least(SOME, each)};
     together(draw_some, &job, threads);
     return job.failed || step->draws->failed ? NO_MEMORY : DONE;
 }
@@ -307,8 +307,7 @@ int aftershock_step(const Step *step, long count, long threads) {
     for (long r = 0; r < step->rows; r++)
         if (step->tokens[r] < 0 || step->tokens[r] >= step->model->head.outs) return BAD_TOKEN;
     if (!step->draws) return once(step, threads);
-    const int apart = step->draws->patient && !step->model->large;
-    return (apart ? draw_apart : draw_together)(step, count, threads);
+    return (step->model->large ? draw_together : draw_apart)(step, count, threads);
 }
 
 typedef struct {
