@@ -75,7 +75,7 @@ def measured(machine: measure.Machine) -> Iterator[Finding]:
         "product, bfloat16", "OK", _beside(machine.matmul_flops_bf16, "FLOP", chip.bf16 if chip else None, name)
     )
     yield Finding("memory bandwidth", "OK", _beside(machine.bandwidth, "B", chip.bandwidth if chip else None, name))
-    yield Finding("forward of one token", "OK", f"{1000 * machine.forward_seconds:.2f} ms, the nano base model")
+    yield Finding("decoding step", "OK", f"{1000 * machine.step_seconds:.3f} ms at least, the nano base model")
     if busy:
         yield Finding("load", "WARN", "others were at work, so these may be too low", "measure on an idle machine")
     yield _kept(machine)

@@ -11,9 +11,9 @@ MAPPED = 1 << 25  # bytes of a block that gets pages of its own: the most that g
 def prepare() -> None:
     """Let PyTorch's idle threads sleep, and keep a step's freed memory for the next one.
 
-    Idle threads would spin in the way of C's, which costs a learner on two threads a sixth; memory that was given back
-    is cleared by the system when it is asked for again, a tenth of a nano learner's time on two threads. The second is
-    for glibc alone.
+    Idle threads would spin in the way of C's, which costs a learner on two threads a sixth. Memory that was given back
+    is cleared by the system when it is asked for again: up to a tenth of a nano learner's step on two threads. The
+    second is for glibc alone.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None

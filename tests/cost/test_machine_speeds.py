@@ -27,10 +27,10 @@ def test_this_machine_is_measured_and_kept(cache):
     measure.keep(found)
     assert json.loads((cache / "aftershock/machine.json").read_text()) == asdict(found)
     assert set(asdict(found)) == {
-        "matmul_flops", "matmul_flops_bf16", "bandwidth", "forward_seconds", "when", "torch", "cores",
+        "matmul_flops", "matmul_flops_bf16", "bandwidth", "step_seconds", "when", "torch", "cores",
     }  # fmt: skip
     assert measure.kept() == found
-    assert 0 < found.forward_seconds < 1
+    assert 0 < found.step_seconds < 1
     assert (found.torch, found.cores) == (torch.__version__, torch.get_num_threads())
 
 

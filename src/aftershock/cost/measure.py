@@ -1,4 +1,4 @@
-"""What this machine does in a second: products of matrices, bytes of memory moved, and the least time of a forward."""
+"""What this machine does in a second: products of matrices, bytes of memory moved; and its least decoding step."""
 
 import itertools
 import os
@@ -25,16 +25,16 @@ ARRAY_BYTES = 2**29  # gone through chunk by chunk, well over any cache; at most
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured, with `cores` threads at work: FLOP/s, bytes a second, seconds of a nano model's forward.
+    """What was measured, with `cores` threads at work: FLOP/s, bytes a second, seconds of a nano model's step.
 
-    `bandwidth` is the greater of a copy's (bytes read and written) and a sum's. `forward_seconds` is that of one token:
-    what no forward is quicker than, however small the model.
+    `bandwidth` is the greater of a copy's (bytes read and written) and a sum's. `step_seconds` is a decoding step's of
+    one row, as sampling takes it (in C or not): what no step is quicker than, however small the model.
     """
 
     matmul_flops: float
     matmul_flops_bf16: float
     bandwidth: float
-    forward_seconds: float
+    step_seconds: float
     when: str
     torch: str
     cores: int
@@ -63,7 +63,7 @@ def measure(seconds_each: float = SECONDS_EACH) -> Machine:
         matmul_flops=_product(device, torch.float32, seconds_each),
         matmul_flops_bf16=_product(device, torch.bfloat16, seconds_each),
         bandwidth=_bandwidth(device, seconds_each),
-        forward_seconds=_forward(device, seconds_each),
+        step_seconds=_step(device, seconds_each),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         torch=torch.__version__,
         cores=torch.get_num_threads(),
@@ -111,12 +111,13 @@ def _bandwidth(device: str, seconds: float) -> float:
     return max(8 * CHUNK[device] / copy, 4 * CHUNK[device] / read)
 
 
-def _forward(device: str, seconds: float) -> float:
+def _step(device: str, seconds: float) -> float:
     import torch
 
     from aftershock.models import load
     from aftershock.sources import shipped_base
 
-    model, token = load(shipped_base()).to(device).eval(), torch.zeros(1, 1, dtype=torch.long, device=device)
-    with torch.no_grad():
-        return _quickest(lambda: model(token), device, seconds)
+    model, one = load(shipped_base()).to(device).eval(), torch.zeros(1, dtype=torch.long, device=device)
+    with torch.inference_mode():
+        cache = model.new_cache(1, 16)
+        return _quickest(lambda: model.decode(one, one, cache), device, seconds)

@@ -17,8 +17,8 @@ from aftershock.plan.loads import Load
 HERE = "here"
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, as NVIDIA's driver for Linux has it
 # What two idle cores of an AMD EPYC (Zen 4) do: products of 1,024 x 1,024 (twice one thread's, in processor time), a
-# forward of one token through the nano base. Prices below are scaled from these to what `check --measure` found.
-REFERENCE = {"float32": 2.04e11, "bfloat16": 4.44e11, "forward": 2.3e-3, "cores": 2}
+# decoding step of one row of the nano base. Prices below are scaled from these to what `check --measure` found.
+REFERENCE = {"float32": 2.04e11, "bfloat16": 4.44e11, "step": 2.3e-3, "cores": 2}
 BETWEEN = 2250.0  # what lies between a training step's products, as FLOPs a token, layer and unit of width
 LONGEST = 5.0  # of a batch's completions, over their mean
 BANDWIDTH = 2e10  # bytes a second, where nothing was measured
@@ -28,13 +28,15 @@ COMPILERS = ("cc", "gcc", "clang")  # one of them makes the native decoding step
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds of each kind of work on the reference machine: a FLOP of training by precision and of sampling, an
-    optimiser's step, a decoding step of a mixture and of a dense model, a row of one (its FLOPs apart), a measurement,
-    a completion (from its tokens to its line on disk), and a program that is run to judge it, beside sampling or late,
-    once all is sampled. Where these three are 0, they are in rows.
+    """Seconds of each kind of work on the reference machine: a FLOP of training by precision (in float32 of a mixture
+    apart, whose experts' products are small) and of sampling, an optimiser's step, a decoding step of a mixture and of
+    a dense model, a row of one (its FLOPs apart), a measurement, a completion (from its tokens to its line on disk),
+    and a program that is run to judge it, beside sampling or late, once all is sampled. Where these three are 0, they
+    are in rows.
     """
 
     float32: float
+    mixture: float
     bfloat16: float
     decoded: float
     step: float
@@ -50,14 +52,14 @@ class Prices:
 # Fitted on four timed stages of recipes/nano/r1.toml (docs/cost.md says how well they tell the others), by how a
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
-PRICES = {"torch": Prices(1 / 8.0e10, 1 / 1.14e11, 1 / 8.0e10, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# In C: all stages but the bench of two runs of that recipe (the geometric mean of their seconds, which differ by 13% in
-# sum), two idle cores of a Zen 3. It has no products of bfloat16: that price is torch's. A late program's is its
-# processor time, measured alone.
+PRICES = {"torch": Prices(1 / 8.0e10, 1 / 8.0e10, 1 / 1.14e11, 1 / 8.0e10, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
+# In C: two runs of that recipe, seeds 4 and 5, on two idle cores of a Zen 3, which has no products of bfloat16: that
+# price is torch's. A mixture's experts have small products, so its training has a price of its own.
 PRICES["native"] = Prices(
-    1.10e-11, PRICES["torch"].bfloat16, 6.10e-12, 0.0342, 9.10e-4, 8.88e-4, 7.67e-6, 0.498, 1.40e-4, 8.20e-3, 0.020
+    *(1.03e-11, 1.36e-11, PRICES["torch"].bfloat16, 6.74e-12, 0.0425),
+    *(1.30e-3, 7.72e-4, 7.29e-6, 0.414, 1.33e-4, 7.94e-3, 0.0104),
 )
-REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.85e11, "forward": 4.46e-3}}
+REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.63e11, "step": 1.33e-4}}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def rates(cores: int) -> Rates:
         found.matmul_flops / reference["float32"],
         found.matmul_flops_bf16 / reference["bfloat16"],
         found.bandwidth,
-        found.forward_seconds / reference["forward"],
+        found.step_seconds / reference["step"],
         PRICES[path],
         f"rates of this machine, measured {found.when[:10]}",
     )
@@ -145,7 +147,9 @@ def training_work(config: Config, load: Load, how: How, beside: float = 0.0) -> 
     )
     layers = config["num_hidden_layers"] + memory.depth(config, how.prediction)
     each += BETWEEN * config["hidden_size"] * layers * (1 + how.recompute / flops.TRAINING)
-    return {"float32" if how.precision == "float32" else "bfloat16": load.trained * each, "step": load.steps}
+    sparse = parameters.is_sparse(config, config["num_hidden_layers"] - 1)
+    kind = "bfloat16" if how.precision != "float32" else "mixture" if sparse else "float32"
+    return {kind: load.trained * each, "step": load.steps}
 
 
 def sampling_work(config: Config, load: Load, rows: int, max_tokens: int) -> dict[str, float]:
@@ -170,7 +174,7 @@ def sampling_work(config: Config, load: Load, rows: int, max_tokens: int) -> dic
 
 def seconds(work: Mapping[str, float], at: Rates) -> float:
     """Return how long a CPU takes for so much of each kind of work."""
-    quicker = {"float32": at.float32, "bfloat16": at.bfloat16, "decoded": at.float32}
+    quicker = dict.fromkeys(("float32", "mixture", "decoded"), at.float32) | {"bfloat16": at.bfloat16}
     spent = work.get("read", 0.0) / at.bandwidth
     for kind in (field.name for field in fields(Prices)):
         spent += work.get(kind, 0.0) * getattr(at.prices, kind) / quicker.get(kind, 1 / at.slowness)

@@ -40,6 +40,10 @@ def split(text: str, prefilled: bool) -> Parts:
     >>> split("2+2=4</think> 4", prefilled=True)
     Parts(reasoning='2+2=4', answer='4', closed=True)
     """
+    if prefilled and THINK_OPEN not in text:
+        reasoning, closed, answer = text.partition(THINK_CLOSE)
+        if THINK_CLOSE not in answer:  # as nearly all are: told in a fifth of the time
+            return Parts(reasoning.strip(), answer.strip(), bool(closed))
     chunks = _TAG.split(text)
     texts, tags = chunks[::2], chunks[1::2]
     opened = prefilled or tags[:1] == [THINK_CLOSE]
