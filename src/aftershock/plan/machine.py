@@ -53,11 +53,11 @@ class Prices:
 # decoding step is made: by torch, as before there was a native one, or in C. `dense` is what a step of small-qwen took
 # at 8 rows (docs/log.md, "a step recorded once"). benchmarks/plan_fit.py fits them all again.
 PRICES = {"torch": Prices(1 / 8.0e10, 1 / 8.0e10, 1 / 1.14e11, 1 / 8.0e10, 0.15, 3.9e-3, 1.2e-3, 4.9e-5, 2.0)}
-# In C: two runs of that recipe, seeds 4 and 5, on two idle cores of a Zen 3, which has no products of bfloat16: that
+# In C: two runs of that recipe, seeds 5 and 6, on two idle cores of a Zen 3, which has no products of bfloat16: that
 # price is torch's. A mixture's experts have small products, so its training has a price of its own.
 PRICES["native"] = Prices(
-    *(1.03e-11, 1.36e-11, PRICES["torch"].bfloat16, 6.74e-12, 0.0425),
-    *(1.30e-3, 7.72e-4, 7.29e-6, 0.414, 1.33e-4, 7.94e-3, 0.0104),
+    *(9.39e-12, 1.31e-11, PRICES["torch"].bfloat16, 5.73e-12, 0.0572),
+    *(1.26e-3, 7.77e-4, 6.86e-6, 0.438, 1.37e-4, 8.43e-3, 9.66e-3),
 )
 REFERENCES = {"torch": REFERENCE, "native": {**REFERENCE, "float32": 1.63e11, "step": 1.33e-4}}
 
