@@ -1,4 +1,4 @@
-"""How long completions of the shipped models are, and how often right, by assets/curves.csv: three seeds.
+"""How long completions of the shipped models are, and how often right, by assets/curves.csv: three seeds each.
 
 What nobody measured isn't told: a model from elsewhere has no curve.
 """
