@@ -184,6 +184,7 @@ RUNS = {
     "r1_native_seed4": (LATER, 0.25),
     "r1_native_seed5": (None, 0.25),
     "r1_native_seed6": (None, 0.25),
+    "r1_native_seed7": (None, 0.20),  # foretold before it ran
 }
 DISTURBED = {"r1_native_seed5": "safe"}  # its steps took up to three times as long as one another
 
