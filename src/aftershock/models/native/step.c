@@ -252,7 +252,7 @@ static void go_on(const Step *step, long from, long to, long *held, Step *now) {
     now->logits += from * step->model->head.outs;
 }
 
-/* Draw up to `count` tokens for each row of a large model, until it may have ended. */
+/* Draw up to `count` tokens for each row of a large dense model, until it may have ended. */
 static int draw_together(const Step *step, long count, long threads) {
     long *held = malloc(24 * step->rows);
     int code = held ? DONE : NO_MEMORY;
@@ -293,11 +293,11 @@ static void draw_some(const Worker *me, void *given) {
     free(held);
 }
 
-/* Draw up to `count` tokens for each row of a small model, until it may have ended. */
+/* Draw up to `count` tokens for each row of a small model or a mixture, until it may have ended. */
 static int draw_apart(const Step *step, long count, long threads) {
     threads = least(threads, (step->rows + ALONE - 1) / ALONE);
-    const long each = whole((step->rows + threads - 1) / threads, TILE);
-    Apart job = {.step = step, .count = count, .some = least(SOME, each)};
+    const long each = whole((step->rows + threads - 1) / threads, TILE), most = count > 1 ? SOME : CHUNK;
+    Apart job = {.step = step, .count = count, .some = least(most, each)};
     together(draw_some, &job, threads);
     return job.failed || step->draws->failed ? NO_MEMORY : DONE;
 }
