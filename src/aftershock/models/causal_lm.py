@@ -57,6 +57,7 @@ class LayerCache(KVCache):
         return held[:size].view(self.rows, *heads, self.room, dim).movedim(-2, 1)
 
     def widen(self, room: int, rows: int) -> None:
+        """Move rows from the last to the first, as each one's place begins further on."""
         before, stores = self.room, self._stores()
         self.rows, self.room = rows, bucket(room, self.capacity) if stores[0].is_cuda else room
         self.layers = self._laid_out()
@@ -71,6 +72,7 @@ class LayerCache(KVCache):
                 new[part, before:] = 0
 
     def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Copy all layers in one call of C, where there is one."""
         if self._moves is not None:
             self._moves.copy(source, target, length, self.room)
             return
@@ -239,6 +241,7 @@ class CausalLM(LanguageModel):
         return self.exact and serves_exactly(self.model.norm.weight)
 
     def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
+        """Decode in C where the machine and the cache allow."""
         if not self._natively(cache):
             return super().decode(tokens, starts, cache)
         assert isinstance(cache, LayerCache)
@@ -252,6 +255,7 @@ class CausalLM(LanguageModel):
         return True
 
     def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], cache: KVCache) -> bool:
+        """Feed prompts end to end, without padding, where that is native."""
         if not self._natively(cache):
             return False
         assert isinstance(cache, LayerCache)

@@ -196,6 +196,7 @@ class DenseConfig(ModelConfig):
         return self.model_type == "qwen3"
 
     def check(self) -> None:
+        """Check also how heads share keys."""
         super().check()
         if self.num_attention_heads % self.kv_heads:
             raise _fail("num_key_value_heads", self.kv_heads, f"a divisor of {self.num_attention_heads} heads")
@@ -244,6 +245,7 @@ class DeepseekConfig(ModelConfig):
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     def check(self) -> None:
+        """Check also that the gate is V3's."""
         super().check()
         for key, wanted in (("scoring_func", "sigmoid"), ("topk_method", "noaux_tc")):
             if self.extras.get(key, wanted) != wanted:

@@ -42,7 +42,7 @@ def split(text: str, prefilled: bool) -> Parts:
     """
     if prefilled and THINK_OPEN not in text:
         reasoning, closed, answer = text.partition(THINK_CLOSE)
-        if THINK_CLOSE not in answer:  # as nearly all are: told in a fifth of the time
+        if THINK_CLOSE not in answer:  # as nearly all are: told in a quarter of the time
             return Parts(reasoning.strip(), answer.strip(), bool(closed))
     chunks = _TAG.split(text)
     texts, tags = chunks[::2], chunks[1::2]

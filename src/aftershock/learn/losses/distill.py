@@ -27,6 +27,7 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, kind: Divergence) -> tuple[Tensor, Tensor]:
+        """Keep the gradient in the student's logits."""
         log_p, log_q = student.log_softmax(-1), teacher.log_softmax(-1)
         p, q, gap = log_p.exp(), log_q.exp(), log_p - log_q
         forward_kl, reverse_kl, entropy = -(q * gap).sum(-1), (p * gap).sum(-1), -(p * log_p).sum(-1)
