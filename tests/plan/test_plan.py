@@ -173,8 +173,8 @@ THEN = machine.Prices(
 )
 
 
-# And before a mixture's training had a price of its own; fitted on seeds 2 and 3. They foretold seed 4, with the lengths
-# of then; all runs are held here against those of now.
+# And before a mixture's training had a price of its own; fitted on seeds 2 and 3. They foretold seed 4, with lengths of
+# then; all runs are held here against those of now.
 LATER = machine.Prices(1.1e-11, 1.1e-11, 0.0, 6.1e-12, 0.0342, 9.1e-4, 8.88e-4, 7.67e-6, 0.498, 1.4e-4, 8.2e-3, 0.020)
 
 RUNS = {

@@ -17,7 +17,8 @@ from aftershock.plan.loads import Load
 HERE = "here"
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, as NVIDIA's driver for Linux has it
 # What two idle cores of an AMD EPYC (Zen 4) do: products of 1,024 x 1,024 (twice one thread's, in processor time), a
-# forward of one token through the nano base, which a step of one row is where it isn't native. Prices below are scaled from these to what `check --measure` found.
+# forward of one token through the nano base, which a step of one row is where it isn't native. Prices below are scaled
+# from these to what `check --measure` found.
 REFERENCE = {"float32": 2.04e11, "bfloat16": 4.44e11, "step": 2.3e-3, "cores": 2}
 BETWEEN = 2250.0  # what lies between a training step's products, as FLOPs a token, layer and unit of width
 LONGEST = 5.0  # of a batch's completions, over their mean
