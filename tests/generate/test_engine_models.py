@@ -56,6 +56,19 @@ def model(request):
     return build(CONFIGS[request.param], seed=0)
 
 
+def _sums_by_shape():
+    """Return whether PyTorch's products sum a row otherwise where there are more columns or rows."""
+    draw = torch.Generator().manual_seed(0)
+    q, k = torch.randn(8, 4, 48, generator=draw), torch.randn(8, 48, 64, generator=draw)
+    x, w = torch.randn(64, 256, generator=draw), torch.randn(64, 256, generator=draw)
+    columns = torch.equal(torch.bmm(q, k[:, :, :16]), torch.bmm(q, k)[:, :, :16])
+    return not (columns and torch.equal(x[:8] @ w.T, (x @ w.T)[:8]))
+
+
+BY_SHAPE = "PyTorch's products sum by their shape here, as MKL's do on Intel: docs/engine.md"
+
+
+@pytest.mark.skipif(library() is None and _sums_by_shape(), reason=BY_SHAPE)
 def test_a_completion_does_not_depend_on_who_shares_its_batch(model):
     wanted = Engine(model, TOKENIZER, max_rows=64).generate(PROMPTS, PARAMS)
     assert len({len(c.tokens) for group in wanted for c in group}) > 5
@@ -95,6 +108,7 @@ def test_native_steps_in_a_row_draw_what_single_ones_do(model, params, monkeypat
     assert Engine(model, TOKENIZER, max_rows=20).generate(PROMPTS, params) == wanted
 
 
+@pytest.mark.skipif(_sums_by_shape(), reason=BY_SHAPE)
 def test_nor_where_layers_are_large_enough_for_the_other_product(model, monkeypatch):
     monkeypatch.setenv("AFTERSHOCK_NATIVE", "0")
     monkeypatch.setattr("aftershock.models.layers._LARGE", 4096)
