@@ -63,10 +63,11 @@ def timed(recipe: Recipe, told: Mapping[str, Mapping[str, float]]) -> list[Timed
             if config is None or guess is None:
                 break
             other = planner.beside(stage, config)
-            for work in works(stage, guess, How.of(stage).here(), config, other):
+            how = How.of(stage).here(config, native=True)
+            for work in works(stage, guess, how, config, other):
                 planned = joined(planned, work)
             if not isinstance(stage, BenchStage):
-                trained, sampled = works(stage, counted_load(guess, told[name]), How.of(stage).here(), config, other)
+                trained, sampled = works(stage, counted_load(guess, told[name]), how, config, other)
                 counted = parts(told[name], trained, sampled, isinstance(stage, RLStage))
         else:
             found.append(Timed(name, told[name]["seconds"], planned, counted or [(planned, told[name]["seconds"])]))

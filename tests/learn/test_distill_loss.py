@@ -39,7 +39,7 @@ def test_value_and_gradient_are_those_of_the_plain_formula(kind, seed, temperatu
     torch.testing.assert_close(told[:, TOLD.index(kind)], each)
     pull = torch.randn(len(each), generator=torch.Generator().manual_seed(seed))
     ours, theirs = (torch.autograd.grad((x * pull).sum(), student)[0] for x in (each, want))
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=3e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,29 +9,34 @@ from learn_tiny import TinyModel
 
 from aftershock.cost import hardware
 from aftershock.errors import CheckpointError
-from aftershock.learn import Learner, learning_rate, optim
+from aftershock.learn import Learner, learning_rate
 from aftershock.learn.optim import adamw, load_optimiser_state, optimiser_state, settled
 from aftershock.recipe import OptimTable
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "has", "taken"),
+    ("wanted", "device", "has", "native", "widest", "taken"),
     [
-        ("auto", "cpu", True, "bfloat16"),
-        ("auto", "cpu", False, "float32"),
-        ("auto", "cuda", False, "bfloat16"),
-        ("bfloat16", "cpu", False, "bfloat16"),
-        ("float32", "cuda", True, "float32"),
+        ("auto", "cpu", True, False, 100, "bfloat16"),
+        ("auto", "cpu", True, True, hardware.SMALL, "float32"),
+        ("auto", "cpu", True, True, 2 * hardware.SMALL, "bfloat16"),
+        ("auto", "cpu", False, False, 2 * hardware.SMALL, "float32"),
+        ("auto", "cuda", False, False, 100, "bfloat16"),
+        ("bfloat16", "cpu", False, True, 100, "bfloat16"),
+        ("float32", "cuda", True, False, 100, "float32"),
     ],
 )
-def test_auto_is_bfloat16_where_the_device_has_products_of_it(wanted, device, has, taken, monkeypatch):
-    monkeypatch.setattr(optim, "multiplies_bf16", lambda: has)
-    assert settled(OptimTable(precision=wanted), device).precision == taken
+def test_auto_is_bfloat16_where_that_pays(wanted, device, has, native, widest, taken, monkeypatch):
+    """Where the device has products of it, and the model isn't so small that C in float32 is quicker."""
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda: has)
+    weights = [torch.empty(9), torch.empty(9, widest // 4, 4)]  # of stacked experts each one is a matrix
+    model = SimpleNamespace(parameters=lambda: weights, device=torch.device(device), learns_natively=native)
+    assert settled(OptimTable(precision=wanted), model).precision == taken
 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_a_learner_trains_in_what_auto_stands_for(has, monkeypatch):
-    monkeypatch.setattr(optim, "multiplies_bf16", lambda: has)
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda: has)
     learner = Learner(TinyModel(), OptimTable(precision="auto"))
     with learner._autocast():
         assert torch.is_autocast_enabled("cpu") == has

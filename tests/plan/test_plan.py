@@ -13,7 +13,7 @@ from aftershock.cost.hardware import cpu
 from aftershock.errors import RecipeError
 from aftershock.models import build
 from aftershock.pipeline.sampling import CHUNK
-from aftershock.plan import held, loads, machine
+from aftershock.plan import loads, machine
 from aftershock.plan.stages import plan
 from aftershock.recipe import load_recipe
 
@@ -45,8 +45,7 @@ def test_timed_nano_stages_are_told_within_a_quarter(monkeypatch):
     The learner then computed a prompt once for each rollout.
     """
     monkeypatch.setattr(machine, "decoding", lambda: "torch")
-    for module in (hardware, held):  # as the machine that was timed
-        monkeypatch.setattr(module, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda: True)  # as the machine that was timed
     monkeypatch.setattr(loads, "prompts", lambda s: s.steps * s.problems_per_step * s.samples_per_problem)
     found = {stage.name: stage.seconds for stage in plan(load_recipe(NANO / "r1.toml")).stages}
     with open("benchmarks/results/r1_idle.csv") as file:
@@ -198,8 +197,7 @@ def test_nano_stages_with_a_native_step_are_told_within_a_quarter(monkeypatch, r
     monkeypatch.setattr(machine, "decoding", lambda: "native")
     monkeypatch.setattr(machine.measure, "kept", lambda: None)
     monkeypatch.setattr(hardware, "cores", lambda: 2)
-    for module in (hardware, held):
-        monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda: False)
     found = {stage.name: stage.seconds for stage in plan(load_recipe(NANO / "r1.toml")).stages}
     with open(f"benchmarks/results/{run}.csv") as file:
         timed = {row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)}

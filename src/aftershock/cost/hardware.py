@@ -17,6 +17,7 @@ CPU_SOURCE = (
     "assumed: $0.0425 a core-hour (AWS c5.2xlarge on demand), 3.5 W a core (Cloud Carbon Footprint's methodology); "
     "set run.usd_per_hour and run.watts to what yours are"
 )
+SMALL = 1 << 17  # weights of a matrix: see `halves`
 GPU_SOURCE = "assumed, for a GPU that is not in the table; set run.usd_per_hour and run.watts to what yours are"
 
 
@@ -103,6 +104,15 @@ def multiplies_bf16() -> bool:
     """
     lines = [line.partition(":") for line in _cpuinfo() if line.startswith(("flags", "Features"))]
     return bool(lines) and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(lines[0][2].split())
+
+
+def halves(widest: int, native: bool) -> bool:
+    """Whether training in bfloat16 pays on this processor, for matrices of up to `widest` weights each.
+
+    `native`: whether a float32 learner's passes are in C. Those of small matrices are quicker than PyTorch's in
+    bfloat16, casts included, where the processor multiplies bfloat16 itself (docs/log.md, 2026-11-30).
+    """
+    return multiplies_bf16() and not (native and widest <= SMALL)
 
 
 def _cpuinfo() -> list[str]:

@@ -47,7 +47,7 @@ class Learner:
 
     The engine may read the same model between steps, and finds it in eval mode. Weights stay float32; with
     `precision = "bfloat16"` the forward and backward run under autocast and the output head in float32; "fp8" is that
-    with the layers' products in FP8; "auto" is what `settled` takes for the device. `total_steps` counts optimiser
+    with the layers' products in FP8; "auto" is what `settled` takes for the model. `total_steps` counts optimiser
     steps: RL steps times mini-batches. `loss.kl` > 0 keeps a frozen copy of the model, at first its weights of now, as
     `reference`.
     """
@@ -62,7 +62,7 @@ class Learner:
                 f"weight {wrong[0]!r} is {trainable(model)[wrong[0]].dtype}; training wants float32 weights: load the "
                 'model with dtype=torch.float32 and set optim.precision = "bfloat16" for speed'
             )
-        optim = settled(optim, model.device.type)
+        optim = settled(optim, model)
         if optim.precision == "fp8":
             models.make_fp8(model)
         self.model = model.eval()

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from aftershock.cost.hardware import multiplies_bf16
+from aftershock.cost.hardware import halves
 from aftershock.errors import CheckpointError
 from aftershock.learn.adam8 import AdamW8bit, new_state
+from aftershock.models.base import LanguageModel
 from aftershock.recipe import OptimTable
 
 
-def settled(optim: OptimTable, device: str) -> OptimTable:
-    """Return the table with a precision in place of "auto": what models on `device`, "cpu" or "cuda", train in."""
+def settled(optim: OptimTable, model: LanguageModel) -> OptimTable:
+    """Return the table with a precision in place of "auto": what the model trains in where it is."""
     if optim.precision != "auto":
         return optim
-    half = device != "cpu" or multiplies_bf16()
+    widest = max(math.prod(weight.shape[-2:]) for weight in model.parameters())
+    half = model.device.type != "cpu" or halves(widest, model.learns_natively)
     return optim.model_copy(update={"precision": "bfloat16" if half else "float32"})
 
 

@@ -131,6 +131,11 @@ class LanguageModel(nn.Module, ABC):
         """Whether `decode` is computed in C, where a row's bits never depend on how many rows there are."""
         return False
 
+    @property
+    def learns_natively(self) -> bool:
+        """Whether a packed forward's passes are in C: in float32 on a CPU with a compiler."""
+        return False
+
     def decode(self, tokens: Tensor, starts: Tensor, cache: KVCache) -> Tensor:
         """Return float32 logits [rows, vocab] for one token Long[rows] more in each of the cache's first rows.
 

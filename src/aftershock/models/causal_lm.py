@@ -230,7 +230,6 @@ class CausalLM(LanguageModel):
 
     @property
     def learns_natively(self) -> bool:
-        """Whether a packed forward's passes are in C: in float32 on a CPU with a compiler."""
         if self.exact:
             return self.exact_in_c
         return serves_learner(self.model.norm.weight) and not torch.is_autocast_enabled("cpu")

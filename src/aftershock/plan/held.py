@@ -1,10 +1,10 @@
 """What a stage holds in memory at its fullest, and how it trains: in what precision, what is computed twice."""
 
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import ceil, inf, prod
 
 from aftershock.cost import flops, memory, parameters
-from aftershock.cost.hardware import multiplies_bf16
+from aftershock.cost.hardware import halves
 from aftershock.cost.lengths import Lengths
 from aftershock.cost.parameters import Config
 from aftershock.plan.loads import MAX_ROWS, PROMPT_TOKENS, Load
@@ -38,11 +38,12 @@ class How:
         again = optim.recompute == "always"
         return cls(optim.precision, again, prediction, memory.MOMENTS[optim.moments], rank, targets)
 
-    def here(self) -> "How":
-        """Return how this machine's processor trains: "auto" is bfloat16 where it has products of it, else float32."""
+    def here(self, config: Config, native: bool) -> "How":
+        """Return how this machine's processor trains the model: "auto" is bfloat16 where that pays, else float32."""
         if self.precision != "auto":
             return self
-        return replace(self, precision="bfloat16" if multiplies_bf16() else "float32")
+        widest = max(prod(shape[-2:]) for shape in parameters.shapes(config).values())
+        return replace(self, precision="bfloat16" if halves(widest, native) else "float32")
 
     def share(self, config: Config, length: float) -> float:
         """Return the FLOPs of training a token so, over those of training all weights once."""
@@ -91,7 +92,7 @@ def held(
         rows = getattr(stage, "max_rows", MAX_ROWS)
         longest = max(PROMPT_TOKENS, ceil(load.prompt))
         sampled = memory.sampled(config, rows, longest, stage.max_tokens, native=native)
-    how = How.of(stage).here()
+    how = How.of(stage).here(config, native)
     if isinstance(stage, SampleStage) or not hasattr(stage, "optim"):
         return beside + memory.weights(config) + sampled, how
     shape, alone = batch(stage, load, native)
