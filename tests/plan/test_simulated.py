@@ -23,6 +23,17 @@ def test_stages_of_rl_are_played_through_under_three_schedules() -> None:
     assert told.splitlines()[-1].startswith("next: ")
 
 
+def test_fewer_completions_learnt_from_are_a_shorter_step() -> None:
+    def of(*overrides: str) -> dict:
+        asked = Asked(MATH, "16xH100@2", overrides=("stage.zero.steps=20", *overrides), simulate=True)
+        return answer(asked)[0]["simulated"]["zero"]["in turn"]
+
+    whole, half = of(), of("stage.zero.down_sample=4")
+    assert half["step_seconds"] < whole["step_seconds"]
+    spent = {name: one["tokens_per_second"] * one["hours"] for name, one in {"whole": whole, "half": half}.items()}
+    assert 0.5 < spent["half"] / spent["whole"] < 0.6  # of 8 a problem; its prompt is read once as before
+
+
 def test_a_plan_without_it_simulates_nothing() -> None:
     data, told = answer(Asked(MATH, "16xH100"))
     assert "simulated" not in data

@@ -42,7 +42,7 @@ def _stage(stage: RLStage, recipe: Recipe, config: Config, cluster: Cluster) -> 
     lengths = Lengths(min(done.written, 0.9 * stage.max_tokens), stage.max_tokens)
     group = stage.samples_per_problem
     batch = stage.problems_per_step * group
-    job = {"batch": batch, "group": group, "prompt": round(done.prompt), "steps": stage.steps}
+    job = {"batch": batch, "group": group, "prompt": round(done.prompt), "steps": stage.steps, "learnt": stage.learnt}
     return schedules(config, cluster, lengths, **job, shared=True, moments=MOMENTS[stage.optim.moments])
 
 

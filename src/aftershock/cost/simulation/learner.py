@@ -64,13 +64,19 @@ class _Run:
         self.rows = self.judged.and_then(self._judge(self.samplers.foresee(allowed - self.samplers.begun, version)))
         batch, ready = self._batch()
         begin = max(ready, self.free)
-        tokens = float(self.rows.tokens[batch].sum()) + batch.size * self.setup.prompt_share
+        tokens = self._learnt(float(self.rows.tokens[batch].sum()), batch.size)
         end = begin + self.setup.rates.step_fixed + tokens / self.train
         if self.failure < end:
             self._fail()
         else:
             self._advance(end)
             self._learn(self.rows.order[batch], self.rows.version[batch], begin, tokens)
+
+    def _learnt(self, tokens: float, completions: int) -> float:
+        """Return the tokens learned from, prompts among them; which of a group's completions doesn't go by length."""
+        setup = self.setup
+        read = completions * setup.prompt_share
+        return setup.learnt_share * tokens + (read if setup.shared else setup.learnt_share * read)
 
     def _learn(self, orders: np.ndarray, versions: np.ndarray, begin: float, tokens: float) -> None:
         self.learning += self.now - begin

@@ -35,15 +35,16 @@ def schedules(
     prompt: int,
     steps: int,
     shared: bool = False,
+    learnt: int = 0,
     moments: float = ADAM,
 ) -> dict[str, Outcome]:
     """Return what a job comes to under each schedule that the cluster has room for, at the quickest split of it.
 
     Layouts are those of cost/time.py and cost/decoding.py; every second takes as much longer as published RL steps do
-    over the roofline (cost/decoding.py's LOOP). `shared` is Setup's, `moments` the optimiser's bytes a weight. Long
-    runs are foretold from their first part (longer.py). CapacityError where not even taking turns fits.
+    over the roofline (cost/decoding.py's LOOP). `shared` and `learnt` are Setup's, `moments` the optimiser's bytes a
+    weight. Long runs are foretold from their first part (longer.py). CapacityError where not even taking turns fits.
     """
-    job = {"batch": batch, "group": group, "prompt": prompt, "steps": steps, "shared": shared}
+    job = {"batch": batch, "group": group, "prompt": prompt, "steps": steps, "shared": shared, "learnt": learnt}
     made = {"in turn": longer(_setup(config, cluster, lengths, 0, moments, job))}
     splits = [chips for share in SHARES if 0 < (chips := round(cluster.count * share)) < cluster.count]
     for name, options in list(KINDS.items())[1:]:
@@ -73,7 +74,8 @@ def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, mo
     rows = _rows(config, samplers, sampler, batch, prompt + min(lengths.cap, 2 * lengths.mean))
     rows = min(rows, -(-int((options.get("staleness", 0) + 1) * batch) // sampler.data))
     length = prompt + lengths.mean
-    job = time.Training(length, batch=batch * length, moments=moments)
+    learnt = (options["learnt"] or options["group"]) / options["group"]
+    job = time.Training(length, batch=learnt * batch * length, moments=moments)
     trainer, recompute = _trainer(config, replace(cluster, count=learners or cluster.count), job)
     shared = {"batch": batch, "rows": rows, "prompt": prompt, "recompute": recompute, "factor": decoding.LOOP[1]}
     found = rates(config, chip, sampler, trainer, lengths, **shared)

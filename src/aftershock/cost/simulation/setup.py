@@ -40,7 +40,8 @@ class Setup:
     ahead: 0 is synchronous, 1 one step off. `in_order`: a step takes the groups that were begun first, and the bound
     is strict; else those that are done first, and the bound is on beginning alone, as in AReaL (arXiv 2505.24298, 5.1).
     `recompute`: caches are made anew at each update. `shared`: a group's prompt is read and learned from once, not with
-    each of its completions. `network` is bytes a second into one chip.
+    each of its completions; `learnt` is how many of a group's completions are, 0 all of them. `network` is bytes a
+    second into one chip.
     """
 
     rates: Rates
@@ -57,6 +58,7 @@ class Setup:
     in_order: bool = True
     recompute: bool = False
     shared: bool = False
+    learnt: int = 0
     judges: int = 64
     network: float = math.inf
     mtbf_hours: float = math.inf
@@ -73,6 +75,8 @@ class Setup:
             raise RecipeError(f"{self.samplers} sampling chips don't make engines of {self.chips_per_engine}")
         if self.batch % self.group:
             raise RecipeError(f"a batch of {self.batch} isn't whole groups of {self.group}")
+        if not 0 <= self.learnt <= self.group:
+            raise RecipeError(f"{self.learnt} completions can't be learnt from in a group of {self.group}")
         if self.staleness and not self.learners:
             raise RecipeError(f"staleness {self.staleness} needs chips that only learn; set learners, or staleness 0")
         if not self.lengths.mean < self.lengths.cap and self.lengths.sigma:
@@ -101,6 +105,11 @@ class Setup:
     def prompt_share(self) -> float:
         """How many tokens of a prompt come with each completion."""
         return self.prompt / self.group if self.shared else self.prompt
+
+    @property
+    def learnt_share(self) -> float:
+        """Which part of the completions is learnt from."""
+        return (self.learnt or self.group) / self.group
 
     def allowed(self, version: int) -> int:
         """Return how many completions may have been begun when so many updates are made; whole groups."""
