@@ -26,7 +26,21 @@ typedef struct {
     volatile long next, failed;
 } Attend;
 
-#define STRIP 12 /* rows that tiles of 6 and of 4 divide */
+#define TALL 6                 /* rows of a tile, and */
+#define SIDES 2                /* its vectors, where it hasn't 4 and 3: 12 sums */
+#define ACROSS (SIDES * WIDTH) /* keys that lie side by side */
+#define STRIP 12               /* rows that tiles of 6 and of 4 divide */
+
+#define UP_TO_SIX(left, call) \
+    switch (left) {           \
+    case 1: call(1); break;   \
+    case 2: call(2); break;   \
+    case 3: call(3); break;   \
+    case 4: call(4); break;   \
+    case 5: call(5); break;   \
+    default: call(TALL);      \
+    }
+
 #define ROWS 96  /* rows of a block in the backward, and */
 #define KEYS 128 /* keys: what a block works in stays in a core's own cache */
 
@@ -34,14 +48,14 @@ typedef struct {
 
 /* How the operands of y[r] = sum over i of x[r][i] w[i] lie. */
 typedef struct {
-    long x_row, x_term, w_term, w_panel, y_row; /* floats from one row, term, or panel of PANEL columns to the next */
+    long x_row, x_term, w_term, w_panel, y_row; /* floats from one row, term, or panel of ACROSS columns to the next */
     int adds;                                   /* to what y holds */
 } Form;
 
 INLINE void sum_tile(const Form *f, const float *x, const long rows, const float *w, const long vecs, long terms,
                      float *y) {
     const long x_row = f->x_row, x_term = f->x_term, w_term = f->w_term;
-    vec sum[TILE][3];
+    vec sum[TALL][3];
     EACH(int r = 0; r < rows; r++)
         EACH(int v = 0; v < vecs; v++) sum[r][v] = f->adds ? load(y + r * f->y_row + v * WIDTH) : (vec){0};
     _Pragma("GCC unroll 2") for (long i = 0; i < terms; i++, x += x_term, w += w_term) {
@@ -58,17 +72,17 @@ INLINE void sum_tile(const Form *f, const float *x, const long rows, const float
 /* All of `columns`, rounded up to whole vectors: 12 sums at a time, of 6 rows and 2 vectors or of 4 and 3. */
 static __attribute__((noinline)) void sum_rows(const Form *f, const float *x, long rows, const float *w, long columns,
                                                long terms, float *y) {
-    for (long left = whole(columns, WIDTH) / WIDTH; left > 0; left -= VECS, w += f->w_panel, y += PANEL) {
-        const long three = left == 3 && f->w_panel == PANEL, step = three ? 4 : TILE;
+    for (long left = whole(columns, WIDTH) / WIDTH; left > 0; left -= SIDES, w += f->w_panel, y += ACROSS) {
+        const long three = left == 3 && f->w_panel == ACROSS, step = three ? 4 : TALL;
         for (long r = 0; r < rows; r += step) {
             const float *in = x + r * f->x_row;
             float *to = y + r * f->y_row;
 #define THREE(n) sum_tile(f, in, n, w, 3, terms, to)
 #define TWO(n) sum_tile(f, in, n, w, 2, terms, to)
 #define ONE(n) sum_tile(f, in, n, w, 1, terms, to)
-            if (three) BY_ROWS(least(rows - r, 4), THREE)
-            else if (left > 1) BY_ROWS(rows - r, TWO)
-            else BY_ROWS(rows - r, ONE)
+            if (three) UP_TO_SIX(least(rows - r, 4), THREE)
+            else if (left > 1) UP_TO_SIX(rows - r, TWO)
+            else UP_TO_SIX(rows - r, ONE)
 #undef THREE
 #undef TWO
 #undef ONE
@@ -107,10 +121,10 @@ INLINE void turn(vec v[WIDTH]) {
     }
 }
 
-/* Lay n rows, `stride` apart, out in panels of PANEL rows side by side: to[panel][dim][PANEL]. */
+/* Lay n rows, `stride` apart, out in panels of ACROSS rows side by side: to[panel][dim][ACROSS]. */
 static void lay_across(const float *x, long stride, long n, long dim, float *to) {
     for (long row = 0; row < n; row += WIDTH) {
-        float *lane = to + row / PANEL * PANEL * dim + row % PANEL;
+        float *lane = to + row / ACROSS * ACROSS * dim + row % ACROSS;
         for (long d = 0; d < dim; d += WIDTH) {
             vec v[WIDTH];
             const float *from = x + row * stride + d;
@@ -120,7 +134,7 @@ static void lay_across(const float *x, long stride, long n, long dim, float *to)
             else
                 for (long i = 0; i < WIDTH; i++) v[i] = load_some(from + i * stride, i < rows ? part : 0);
             turn(v);
-            for (long i = 0; i < part; i++) store(lane + (d + i) * PANEL, v[i]);
+            for (long i = 0; i < part; i++) store(lane + (d + i) * ACROSS, v[i]);
         }
     }
 }
@@ -190,8 +204,8 @@ static long lay_queries(const Desk *d, const Keys *own, long first, long tokens)
 static void see_block(const Desk *d, const Keys *before, const Keys *own, long first, long tokens) {
     const Attend *a = d->a;
     const long rows = lay_queries(d, own, first, tokens), reach = first + tokens;
-    const Form score = {d->dims, 1, PANEL, PANEL * a->dim, d->line, 0};
-    Form mix = {d->line, 1, d->vdims, PANEL, d->vdims, 0};
+    const Form score = {d->dims, 1, ACROSS, ACROSS * a->dim, d->line, 0};
+    Form mix = {d->line, 1, d->vdims, ACROSS, d->vdims, 0};
     sum_rows(&score, d->q, rows, before->k_across, before->n, a->dim, d->scores);
     sum_rows(&score, d->q, rows, own->k_across, reach, a->dim, d->scores + before->n);
     for (long r = 0; r < rows; r++) {
@@ -241,11 +255,11 @@ INLINE void back_row(float *p, float *d_p, long n, long end, float sum, float de
  * lies, counted from the segment's first token: a parent's lie before it. */
 static void back_keys(const Desk *d, const Keys *keys, long key, long n, long at, long rows) {
     const Attend *a = d->a;
-    const long line = whole(n, PANEL) + PANEL;
-    const Form k_score = {d->dims, 1, PANEL, PANEL * a->dim, line, 0};
-    const Form v_score = {d->vdims, 1, PANEL, PANEL * a->vdim, line, 0};
-    const Form q_sum = {line, 1, d->dims, PANEL, d->dims, 1};
-    const Form k_sum = {1, line, d->dims, PANEL, d->dims, 1}, v_sum = {1, line, d->vdims, PANEL, d->vdims, 1};
+    const long line = whole(n, ACROSS) + ACROSS;
+    const Form k_score = {d->dims, 1, ACROSS, ACROSS * a->dim, line, 0};
+    const Form v_score = {d->vdims, 1, ACROSS, ACROSS * a->vdim, line, 0};
+    const Form q_sum = {line, 1, d->dims, ACROSS, d->dims, 1};
+    const Form k_sum = {1, line, d->dims, ACROSS, d->dims, 1}, v_sum = {1, line, d->vdims, ACROSS, d->vdims, 1};
     for (long r = 0; r < rows; r += STRIP) {
         const long some = least(STRIP, rows - r);
         const long reach = least(n, d->token[r + some - 1] + 1 - at);
@@ -331,7 +345,7 @@ static long lay_desk(Desk *d, float *all) {
     d->d_scores = taken(all, back * rows * d->line, &used);
     d->d_q = taken(all, back * rows * d->dims, &used);
     for (int i = 0; i < 2; i++) {
-        const long n = whole(a->longest[i], PANEL);
+        const long n = whole(a->longest[i], ACROSS);
         Keys *keys = &d->keys[i];
         keys->k_across = taken(all, n * a->dim, &used);
         keys->v_across = taken(all, back * n * a->vdim, &used);
@@ -366,7 +380,7 @@ static void attend_work(const Worker *me, void *given) {
     const long rows = back ? ROWS : columns > FEW_KEYS ? ROWS / 2 : ROWS / 4;
     Desk d = {.a = a, .shared = shared, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
     d.tokens = rows < shared ? 1 : rows / shared;
-    d.line = back ? KEYS + PANEL : whole(columns, PANEL) + 2 * PANEL;
+    d.line = back ? KEYS + ACROSS : whole(columns, ACROSS) + 2 * ACROSS;
     float *all = aligned_alloc(64, 4 * lay_desk(&d, NULL));
     if (!all) a->failed = 1;
     if (all) lay_desk(&d, all);
