@@ -268,12 +268,12 @@ static inline void product(const Packed *w, const float *x, long rows, long x_st
     product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride);
 }
 
-/* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. */
-INLINE vec exp_vec(vec x) {
+/* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. Of x up to `most`, a constant where it is inlined:
+ * what is below 89 needs no care for infinity. */
+INLINE vec exp_up_to(vec x, const float most) {
     const veci low = x < -87.3f;
-    x = choose(low, same(-87.3f), x);
-    x = choose(x > 89.0f, same(89.0f), x); /* whose power of two is infinite */
-    const float round = 12582912.0f;       /* 1.5 x 2^23: adding it rounds to whole numbers */
+    if (most > 89) x = choose(x > 89.0f, same(89.0f), x); /* whose power of two is infinite */
+    const float round = 12582912.0f;                       /* 1.5 x 2^23: adding it rounds to whole numbers */
     vec shifted = x * 1.44269504f + round, n = shifted - round;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec y = r * 1.9875691500e-4f + 1.3981999507e-3f; /* Cephes' expf polynomial */
@@ -283,8 +283,10 @@ INLINE vec exp_vec(vec x) {
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
     veci power = ((veci)shifted - (veci)same(round) + 127) << 23;
-    return choose(low, same(0), y * (vec)power);
+    return (vec)(~low & (veci)(y * (vec)power)); /* whatever it is there */
 }
+
+INLINE vec exp_vec(vec x) { return exp_up_to(x, INFINITY); }
 
 INLINE float exp_one(float x) { return exp_vec(same(x))[0]; }
 
