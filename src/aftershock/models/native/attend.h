@@ -255,8 +255,6 @@ static void gather_keys(const Desk *d, const float *x, long key, long n, const f
     sum_rows(&form, x + both * STRIP + WIDTH, n - both, w + WIDTH * width, vecs, d->n - WIDTH, y + both * width);
 }
 
-INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
-
 /* e^(x - most) of each lane of `keys` scores, the last of which, from `masked` on, are the segment's own from `key` on
  * and not for all lanes. */
 INLINE void softmax_down(const Desk *d, long keys, long masked, long key, const int vecs, vec *most, vec *sum) {
