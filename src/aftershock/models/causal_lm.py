@@ -42,9 +42,11 @@ class LayerCache(KVCache):
     ) -> None:
         self.rows, self.capacity, self.room, self._shapes = rows, capacity, room, shapes
         sizes = [rows * capacity * math.prod(shape) for shape in shapes] * layers
-        held = _zeros(sum(sizes), like).split(sizes)
-        self._held = [list(held[at : at + len(shapes)]) for at in range(0, len(held), len(shapes))]
-        self._moves = Moves.of(list(held), shapes)
+        held = [_memory(size, like) for size in sizes]
+        for store, size in zip(held, sizes):
+            store[: size // capacity * room] = 0
+        self._held = [held[at : at + len(shapes)] for at in range(0, len(held), len(shapes))]
+        self._moves = Moves.of(held, shapes)
         self.layers = self._laid_out()
         self.graphs = GraphedSteps()
 
@@ -87,14 +89,15 @@ class LayerCache(KVCache):
         return [store for layer in self.layers for store in layer]
 
 
-def _zeros(count: int, like: Tensor) -> Tensor:
-    """Return zeros, not what memory held: a masked place still multiplies its value by 0, and 0 x NaN is NaN.
+def _memory(count: int, like: Tensor) -> Tensor:
+    """Return values as they come; those laid out are cleared, as a masked place multiplies its value by 0.
 
-    On a CPU they are numpy's, which the system clears only where they are touched, and lays out in huge pages.
+    On a CPU they are numpy's, which lie in huge pages. Each store has its own: up to 32 MiB that were freed are found
+    again (`process.prepare`), where more would come anew from the system, cleared a page at a time.
     """
     if like.device.type != "cpu":
-        return like.new_zeros(count)
-    return torch.from_numpy(np.zeros(count * like.itemsize, dtype=np.uint8)).view(like.dtype)
+        return like.new_empty(count)
+    return torch.from_numpy(np.empty(count * like.itemsize, dtype=np.uint8)).view(like.dtype)
 
 
 class Block(nn.Module):

@@ -1,9 +1,10 @@
 /* Causal attention over packed segments, forward and backward: the learner's.
  *
- * A unit of work is one key head of one family, a parent with its children: its keys are laid out once for all queries
- * that share them, and its gradients are summed by one worker in one order, so that bits don't depend on the threads.
- * A query head of a token is a row. The backward computes probabilities again, block by block, from the log-sum-exp
- * (Dao, arXiv 2307.08691, algorithm 2).
+ * A unit of work is one key head of one family, a parent with its children: the gradients of its keys are summed by one
+ * worker in one order, so that bits don't depend on the threads. A query head of a token is a row. A strip of rows lies
+ * side by side in lanes: each number of keys and values is taken once for all of them and where it lies, and softmax
+ * runs down the lanes. The backward computes probabilities again, block by block, from the log-sum-exp (Dao, arXiv
+ * 2307.08691, algorithm 2).
  */
 #ifndef AFTERSHOCK_ATTEND_H
 #define AFTERSHOCK_ATTEND_H
@@ -26,25 +27,30 @@ typedef struct {
     volatile long next, failed;
 } Attend;
 
-#define STRIP 12 /* rows that tiles of 6 and of 4 divide */
-#define ROWS 96  /* rows of a block in the backward, and */
-#define KEYS 128 /* keys: what a block works in stays in a core's own cache */
-
-#define FEW_KEYS 256 /* in all: then a forward's blocks of fewer rows lose less at the diagonal */
+#if WIDTH == 16
+#define SUMS 24 /* of a tile: with its weights and an input they fill the registers */
+#else
+#define SUMS 12
+#endif
+#define SIDES 2               /* vectors of a strip, and of a tile where it hasn't 3 */
+#define TALL (SUMS / SIDES)   /* rows of a tile at most */
+#define STRIP (SIDES * WIDTH) /* rows of queries that lie side by side */
+#define LINE 16               /* floats of a line of the cache */
+#define KEYS 128              /* of a block in the backward: what it works in stays in a core's own cache */
 
 /* How the operands of y[r] = sum over i of x[r][i] w[i] lie. */
 typedef struct {
-    long x_row, x_term, w_term, w_panel, y_row; /* floats from one row, term, or panel of PANEL columns to the next */
-    int adds;                                   /* to what y holds */
+    long x_row, x_term, w_term, y_row; /* floats from one row or term to the next */
+    int adds;                          /* to what y holds */
 } Form;
 
 INLINE void sum_tile(const Form *f, const float *x, const long rows, const float *w, const long vecs, long terms,
                      float *y) {
     const long x_row = f->x_row, x_term = f->x_term, w_term = f->w_term;
-    vec sum[TILE][3];
+    vec sum[TALL][3];
     EACH(int r = 0; r < rows; r++)
         EACH(int v = 0; v < vecs; v++) sum[r][v] = f->adds ? load(y + r * f->y_row + v * WIDTH) : (vec){0};
-    _Pragma("GCC unroll 2") for (long i = 0; i < terms; i++, x += x_term, w += w_term) {
+    for (long i = 0; i < terms; i++, x += x_term, w += w_term) {
         vec weight[3];
         EACH(int v = 0; v < vecs; v++) weight[v] = load(w + v * WIDTH);
         EACH(int r = 0; r < rows; r++) {
@@ -55,37 +61,43 @@ INLINE void sum_tile(const Form *f, const float *x, const long rows, const float
     EACH(int r = 0; r < rows; r++) EACH(int v = 0; v < vecs; v++) store(y + r * f->y_row + v * WIDTH, sum[r][v]);
 }
 
-/* All of `columns`, rounded up to whole vectors: 12 sums at a time, of 6 rows and 2 vectors or of 4 and 3. */
-static __attribute__((noinline)) void sum_rows(const Form *f, const float *x, long rows, const float *w, long columns,
+/* All of so many vectors of columns. */
+static __attribute__((noinline)) void sum_rows(const Form *f, const float *x, long rows, const float *w, long vecs,
                                                long terms, float *y) {
-    for (long left = whole(columns, WIDTH) / WIDTH; left > 0; left -= VECS, w += f->w_panel, y += PANEL) {
-        const long three = left == 3 && f->w_panel == PANEL, step = three ? 4 : TILE;
+    for (long wide; vecs > 0; vecs -= wide, w += wide * WIDTH, y += wide * WIDTH) {
+        wide = vecs == 3 ? 3 : least(vecs, 2);
+        const long step = wide == 3 ? SUMS / 3 : TALL;
         for (long r = 0; r < rows; r += step) {
             const float *in = x + r * f->x_row;
             float *to = y + r * f->y_row;
-#define THREE(n) sum_tile(f, in, n, w, 3, terms, to)
-#define TWO(n) sum_tile(f, in, n, w, 2, terms, to)
-#define ONE(n) sum_tile(f, in, n, w, 1, terms, to)
-            if (three) BY_ROWS(least(rows - r, 4), THREE)
-            else if (left > 1) BY_ROWS(rows - r, TWO)
-            else BY_ROWS(rows - r, ONE)
-#undef THREE
-#undef TWO
-#undef ONE
+            const long tall = least(rows - r, step);
+#define CASE(rows, vecs)                                                                    \
+    case 16 * vecs + rows:                                                                  \
+        if (rows <= TALL && rows * vecs <= SUMS) sum_tile(f, in, rows, w, vecs, terms, to); \
+        break;
+#define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 3)
+            switch (16 * wide + tall) {
+                CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6) CASES(7) CASES(8)
+                CASES(9) CASES(10) CASES(11) CASES(12)
+            }
+#undef CASES
+#undef CASE
         }
-        if (three) return;
     }
 }
 
 /* to[i] = x[i] by, and zeros up to `width`. */
 INLINE void copy_row(const float *x, long n, float by, long width, float *to) {
-    long i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) store(to + i, load(x + i) * by);
-    for (; i < n; i++) to[i] = x[i] * by;
+    long i = n;
+    if (n < WIDTH)
+        for (i = 0; i < n; i++) to[i] = x[i] * by;
+    else
+        for (long at = 0; at < n; at += WIDTH) { /* the last vector overlaps the one before */
+            const long from = least(at, n - WIDTH);
+            store(to + from, load(x + from) * by);
+        }
     for (; i < width; i++) to[i] = 0;
 }
-
-INLINE vec load_some(const float *x, long n) { return n == WIDTH ? load(x) : load_part(x, n, 0); }
 
 /* Rows become columns. */
 INLINE void turn(vec v[WIDTH]) {
@@ -107,197 +119,242 @@ INLINE void turn(vec v[WIDTH]) {
     }
 }
 
-/* Lay n rows, `stride` apart, out in panels of PANEL rows side by side: to[panel][dim][PANEL]. */
-static void lay_across(const float *x, long stride, long n, long dim, float *to) {
-    for (long row = 0; row < n; row += WIDTH) {
-        float *lane = to + row / PANEL * PANEL * dim + row % PANEL;
-        for (long d = 0; d < dim; d += WIDTH) {
-            vec v[WIDTH];
-            const float *from = x + row * stride + d;
-            const long rows = least(n - row, WIDTH), part = least(dim - d, WIDTH);
-            if (rows == WIDTH && part == WIDTH)
-                EACH(int i = 0; i < WIDTH; i++) v[i] = load(from + i * stride);
-            else
-                for (long i = 0; i < WIDTH; i++) v[i] = load_some(from + i * stride, i < rows ? part : 0);
-            turn(v);
-            for (long i = 0; i < part; i++) store(lane + (d + i) * PANEL, v[i]);
-        }
-    }
-}
-
-/* A segment's keys and values for one head: rows filled up with zeros to whole vectors, or across. */
+/* A segment's keys and values for one head, where they lie, and what is summed for their gradients. */
 typedef struct {
     long start, n;
-    float *k_across, *v_across, *k, *v, *d_k, *d_v;
+    const float *k, *v;
+    float *d_k, *d_v; /* filled up with zeros to whole vectors */
 } Keys;
 
 typedef struct {
     const Attend *a;
     long head, shared, dims, vdims; /* dims in whole vectors */
-    long tokens, line;              /* tokens of a block, and in a forward floats of a row of scores */
-    float *q, *out, *d_q, *scores, *d_scores, *delta;
-    long *row, *token; /* where each row of a block lies in q, and its token's place in the segment */
+    long k_row, v_row;              /* floats from one token's key or value to the next */
+    float *q, *d_out;               /* a strip's rows [STRIP][dims] and [vdims], in a backward, and */
+    float *q_down, *out_down, *d_out_down, *d_q_down; /* its columns [dim][STRIP] or [vdim][STRIP] */
+    float *scores, *d_scores;       /* [keys][STRIP] */
     Keys keys[2];
+    long first, n, vecs;            /* of the strip: its first row in the segment, its rows, and vectors of them */
+    long row[STRIP];                /* where each lies; lanes without a row of their own repeat the last */
+    const float *next[4];           /* where the next strip's begin in q, in what is written, in out and in d_out */
 } Desk;
 
-INLINE float largest_lane(vec v) {
-    EACH(int by = WIDTH / 2; by > 0; by /= 2) {
-        vec turned;
-#ifdef __clang__
-        for (int i = 0; i < WIDTH; i++) turned[i] = v[i ^ by];
-#else
-        turned = __builtin_shuffle(v, LANES ^ by);
-#endif
-        v = choose(turned > v, turned, v);
-    }
-    return v[0];
-}
+/* A vector of a row of x [..][dim] from `at` on; where the row has fewer left, from as much further in front. */
+INLINE long inside(long at, long dim) { return dim < WIDTH ? 0 : least(at, dim - WIDTH); }
 
-/* e^(x - most) of a row that sees n keys, and zeros up to `end`. Returns the most, and the sum. */
-INLINE float softmax_row(float *x, long n, long end, float *sum) {
-    const veci last = LANES < (int)((n - 1) % WIDTH + 1);
-    const long back = (n - 1) / WIDTH * WIDTH;
-    vec most = choose(last, load(x + back), same(-INFINITY)), all;
-    for (long i = 0; i < back; i += WIDTH) most = choose(load(x + i) > most, load(x + i), most);
-    const float top = largest_lane(most);
-    all = choose(last, exp_vec(load(x + back) - top), same(0));
-    store(x + back, all);
-    for (long i = 0; i < back; i += WIDTH) {
-        const vec e = exp_vec(load(x + i) - top);
-        store(x + i, e);
-        all += e;
-    }
-    for (long i = back + WIDTH; i < end; i += WIDTH) store(x + i, (vec){0});
-    *sum = total(all);
-    return top;
-}
-
-/* Lay the queries out, times the scale, of the `tokens` tokens from `first` on; returns how many rows they are. */
-static long lay_queries(const Desk *d, const Keys *own, long first, long tokens) {
-    const Attend *a = d->a;
-    long r = 0;
-    for (long token = first; token < first + tokens; token++) {
-        for (long h = d->head * d->shared; h < (d->head + 1) * d->shared; h++, r++) {
-            d->token[r] = token;
-            d->row[r] = (own->start + token) * a->heads + h;
-            copy_row(a->q + d->row[r] * a->dim, a->dim, a->scale, d->dims, d->q + r * d->dims);
+/* Lay a strip's rows of x [..][dim] times `by` out in columns, and if `rows` isn't NULL there as well. */
+INLINE void lower_some(const Desk *d, const float *x, long dim, const int part, float by, float *columns, float *rows,
+                       long wide) {
+    for (long lane = 0; lane < d->vecs * WIDTH; lane += WIDTH) {
+        for (long at = 0; at < dim; at += WIDTH) {
+            const long from = inside(at, dim);
+            vec v[WIDTH];
+            EACH(int i = 0; i < WIDTH; i++) {
+                const float *in = x + d->row[lane + i] * dim + from;
+                v[i] = (part ? load_part(in, dim, 0) : load(in)) * by;
+            }
+            if (rows) EACH(int i = 0; i < WIDTH; i++) store(rows + (lane + i) * wide + from, v[i]);
+            turn(v);
+            EACH(int i = 0; i < WIDTH; i++)
+                if (!part || i < dim) store(columns + (from + i) * STRIP + lane, v[i]);
         }
     }
-    return r;
 }
 
-/* What the rows of `tokens` tokens from `first` on of a segment see of its own keys and of those before it. */
-static void see_block(const Desk *d, const Keys *before, const Keys *own, long first, long tokens) {
-    const Attend *a = d->a;
-    const long rows = lay_queries(d, own, first, tokens), reach = first + tokens;
-    const Form score = {d->dims, 1, PANEL, PANEL * a->dim, d->line, 0};
-    Form mix = {d->line, 1, d->vdims, PANEL, d->vdims, 0};
-    sum_rows(&score, d->q, rows, before->k_across, before->n, a->dim, d->scores);
-    sum_rows(&score, d->q, rows, own->k_across, reach, a->dim, d->scores + before->n);
-    for (long r = 0; r < rows; r++) {
-        float sum, top = softmax_row(d->scores + r * d->line, before->n + d->token[r] + 1, before->n + reach, &sum);
-        d->delta[r] = 1 / sum;
-        a->sums[d->row[r]] = top + logf(sum);
+static __attribute__((noinline)) void lower_rows(const Desk *d, const float *x, long dim, float by, float *columns,
+                                                 float *rows, long wide) {
+    if (dim < WIDTH)
+        lower_some(d, x, dim, 1, by, columns, rows, wide);
+    else
+        lower_some(d, x, dim, 0, by, columns, rows, wide);
+}
+
+/* Lay a strip's columns, each lane times its own `by`, out in its rows of x [..][dim]. */
+INLINE void raise_some(const Desk *d, const float *columns, long dim, const int part, const vec *by, float *x) {
+    for (long lane = 0; lane < d->n; lane += WIDTH) {
+        for (long at = 0; at < dim; at += WIDTH) {
+            const long from = inside(at, dim), n = least(d->n - lane, WIDTH);
+            vec v[WIDTH];
+            EACH(int i = 0; i < WIDTH; i++)
+                v[i] = part && i >= dim ? same(0) : load(columns + (from + i) * STRIP + lane) * by[lane / WIDTH];
+            turn(v);
+            EACH(int i = 0; i < WIDTH; i++) {
+                float *to = x + d->row[lane + i] * dim + from;
+                if (i >= n) break;
+                if (part)
+                    store_part(to, dim, v[i]);
+                else
+                    store(to, v[i]);
+            }
+        }
     }
-    sum_rows(&mix, d->scores, rows, before->v, d->vdims, before->n, d->out);
+}
+
+static __attribute__((noinline)) void raise_rows(const Desk *d, const float *columns, long dim, const vec *by,
+                                                 float *x) {
+    if (dim < WIDTH)
+        raise_some(d, columns, dim, 1, by, x);
+    else
+        raise_some(d, columns, dim, 0, by, x);
+}
+
+/* Fetch a line of each of what the next strip reads and writes: one a key, as for more at once all would wait. */
+INLINE void fetch(const Desk *d, long line, const int arrays) {
+    if (line * LINE < STRIP / d->shared * d->a->heads * d->a->dim)
+        EACH(int i = 0; i < arrays; i++) __builtin_prefetch(d->next[i] + line * LINE);
+}
+
+/* Take the strip that begins at a segment's row `first`. Returns how many of its keys the last row sees. */
+static long take_strip(Desk *d, const Keys *own, long first) {
+    const Attend *a = d->a;
+    const long rows = own->n * d->shared;
+    d->first = first, d->n = least(STRIP, rows - first), d->vecs = (d->n + WIDTH - 1) / WIDTH;
+    long token = first / d->shared, head = first % d->shared;
+    for (long i = 0; i < d->vecs * WIDTH; i++) {
+        d->row[i] = (own->start + token) * a->heads + d->head * d->shared + head;
+        if (i < d->n - 1 && ++head == d->shared) head = 0, token++;
+    }
+    const long then = (own->start + token + 1) * a->heads;
+    d->next[0] = a->q + then * a->dim;
+    d->next[1] = a->d_out ? a->d_q + then * a->dim : a->out + then * a->vdim;
+    d->next[2] = a->out + then * a->vdim;
+    d->next[3] = a->d_out + then * a->vdim;
+    return token + 1;
+}
+
+/* Whether each lane of a strip's vector sees the segment's key. */
+INLINE veci sees(const Desk *d, long key, int v) { return LANES >= (int)(key * d->shared - d->first - v * WIDTH); }
+
+/* How many of a segment's keys from `key` on, which are n, all lanes see. */
+INLINE long seen_by_all(const Desk *d, long key, long n) {
+    const long all = d->first / d->shared + 1 - key;
+    return all < 0 ? 0 : least(all, n);
+}
+
+/* How many of those keys the strip's first vector sees any of; the others are its last vector's alone. */
+INLINE long seen_by_first(const Desk *d, long key, long n) {
+    const long any = d->vecs < SIDES ? n : (d->first + WIDTH - 1) / d->shared + 1 - key;
+    return any < 0 ? 0 : least(any, n);
+}
+
+/* y [n][STRIP]: the products of n keys, or values, of the segment's from `key` on with each lane of w [terms][STRIP].
+ * What a vector doesn't see is left as it was. */
+static void score_keys(const Desk *d, const float *x, long x_row, long key, long n, const float *w, long terms,
+                       float *y) {
+    const Form form = {x_row, 1, STRIP, STRIP, 0};
+    const long both = seen_by_first(d, key, n);
+    sum_rows(&form, x, both, w, d->vecs, terms, y);
+    sum_rows(&form, x + both * x_row, n - both, w + WIDTH, 1, terms, y + both * STRIP + WIDTH);
+}
+
+/* y [n][width] += for those keys the sum of the strip's rows w [STRIP][width], each times its lane of x [n][STRIP]. */
+static void gather_keys(const Desk *d, const float *x, long key, long n, const float *w, long width, float *y) {
+    const Form form = {STRIP, 1, width, width, 1};
+    const long both = seen_by_first(d, key, n), vecs = width / WIDTH;
+    sum_rows(&form, x, both, w, vecs, d->n, y);
+    sum_rows(&form, x + both * STRIP + WIDTH, n - both, w + WIDTH * width, vecs, d->n - WIDTH, y + both * width);
+}
+
+/* e^(x - most) of each lane of `keys` scores, the last of which, from `masked` on, are the segment's own from `key` on
+ * and not for all lanes. */
+INLINE void softmax_down(const Desk *d, long keys, long masked, long key, const int vecs, vec *most, vec *sum) {
+    float *x = d->scores;
+    EACH(int v = 0; v < vecs; v++) most[v] = same(-INFINITY), sum[v] = same(0);
+    for (long i = 0; i < masked; i++)
+        EACH(int v = 0; v < vecs; v++) most[v] = larger(load(x + i * STRIP + v * WIDTH), most[v]);
+    for (long i = masked; i < keys; i++)
+        EACH(int v = 0; v < vecs; v++) {
+            float *at = x + i * STRIP + v * WIDTH;
+            const vec score = choose(sees(d, key + i - masked, v), load(at), same(-INFINITY));
+            store(at, score);
+            most[v] = larger(score, most[v]);
+        }
+    for (long i = 0; i < keys; i++) {
+        fetch(d, i, 2);
+        EACH(int v = 0; v < vecs; v++) {
+            float *at = x + i * STRIP + v * WIDTH;
+            const vec e = exp_up_to(load(at) - most[v], 0);
+            store(at, e);
+            sum[v] += e;
+        }
+    }
+}
+
+/* What a strip's rows see of the segment's own keys and of those before it. */
+static void see_strip(Desk *d, const Keys *before, const Keys *own, long first) {
+    const Attend *a = d->a;
+    const long reach = take_strip(d, own, first), all = seen_by_all(d, 0, reach);
+    Form mix = {1, d->v_row, STRIP, STRIP, 0};
+    vec most[SIDES], sum[SIDES];
+    lower_rows(d, a->q, a->dim, a->scale, d->q_down, NULL, 0);
+    score_keys(d, before->k, d->k_row, -before->n, before->n, d->q_down, a->dim, d->scores);
+    score_keys(d, own->k, d->k_row, 0, reach, d->q_down, a->dim, d->scores + before->n * STRIP);
+    if (d->vecs == 1)
+        softmax_down(d, before->n + reach, before->n + all, all, 1, most, sum);
+    else
+        softmax_down(d, before->n + reach, before->n + all, all, 2, most, sum);
+    sum_rows(&mix, before->v, a->vdim, d->scores, d->vecs, before->n, d->out_down);
     mix.adds = 1;
-    sum_rows(&mix, d->scores + before->n, rows, own->v, d->vdims, reach, d->out);
-    for (long r = 0; r < rows; r++)
-        copy_row(d->out + r * d->vdims, a->vdim, d->delta[r], 0, a->out + d->row[r] * a->vdim);
+    sum_rows(&mix, own->v, a->vdim, d->scores + before->n * STRIP, d->vecs, reach, d->out_down);
+    for (long i = 0; i < d->n; i++)
+        a->sums[d->row[i]] = most[i / WIDTH][i % WIDTH] + logf(sum[i / WIDTH][i % WIDTH]);
+    for (int v = 0; v < d->vecs; v++) sum[v] = 1.0f / sum[v];
+    raise_rows(d, d->out_down, a->vdim, sum, a->out);
 }
 
-static void see_segment(const Desk *d, const Keys *before, Keys *own) {
-    const Attend *a = d->a;
-    const long k_row = a->kv_heads * a->dim, v_row = a->kv_heads * a->vdim;
-    const float *v = a->v + own->start * v_row + d->head * a->vdim;
-    lay_across(a->k + own->start * k_row + d->head * a->dim, k_row, own->n, a->dim, own->k_across);
-    for (long t = 0; t < own->n; t++) copy_row(v + t * v_row, a->vdim, 1, d->vdims, own->v + t * d->vdims);
-    for (long t = 0; t < own->n; t += d->tokens) see_block(d, before, own, t, least(d->tokens, own->n - t));
-}
-
-/* Probabilities and their gradients, less what softmax takes away, of rows that see up to n keys of a block. */
-INLINE void back_row(float *p, float *d_p, long n, long end, float sum, float delta) {
-    const vec one = same(sum), two = same(delta);
-    long i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) {
-        const vec e = exp_vec(load(p + i) - one);
-        store(p + i, e);
-        store(d_p + i, e * (load(d_p + i) - two));
-    }
-    if (i < n) {
-        const veci seen = LANES < (int)(n - i);
-        const vec e = exp_vec(load(p + i) - one), g = e * (load(d_p + i) - two);
-        store(p + i, choose(seen, e, same(0)));
-        store(d_p + i, choose(seen, g, same(0)));
-        i += WIDTH;
-    }
-    for (; i < end; i += WIDTH) {
-        store(p + i, (vec){0});
-        store(d_p + i, (vec){0});
-    }
-}
-
-/* Add what a block of rows and one of n keys from `key` on give to each other. `at` is where the first of the keys
- * lies, counted from the segment's first token: a parent's lie before it. */
-static void back_keys(const Desk *d, const Keys *keys, long key, long n, long at, long rows) {
-    const Attend *a = d->a;
-    const long line = whole(n, PANEL) + PANEL;
-    const Form k_score = {d->dims, 1, PANEL, PANEL * a->dim, line, 0};
-    const Form v_score = {d->vdims, 1, PANEL, PANEL * a->vdim, line, 0};
-    const Form q_sum = {line, 1, d->dims, PANEL, d->dims, 1};
-    const Form k_sum = {1, line, d->dims, PANEL, d->dims, 1}, v_sum = {1, line, d->vdims, PANEL, d->vdims, 1};
-    for (long r = 0; r < rows; r += STRIP) {
-        const long some = least(STRIP, rows - r);
-        const long reach = least(n, d->token[r + some - 1] + 1 - at);
-        float *p = d->scores + r * line, *d_p = d->d_scores + r * line;
-        if (reach > 0) {
-            sum_rows(&k_score, d->q + r * d->dims, some, keys->k_across + key * a->dim, reach, a->dim, p);
-            sum_rows(&v_score, d->out + r * d->vdims, some, keys->v_across + key * a->vdim, reach, a->vdim, d_p);
+/* Probabilities and the gradients of scores, of n keys from the segment's `key` on. */
+INLINE void back_down(const Desk *d, long key, long n, const int vecs, const vec *sums, const vec *delta) {
+    const long all = seen_by_all(d, key, n);
+    for (long i = 0; i < n; i++) {
+        fetch(d, i, 4);
+        EACH(int v = 0; v < vecs; v++) {
+            float *p = d->scores + i * STRIP + v * WIDTH, *d_p = d->d_scores + i * STRIP + v * WIDTH;
+            vec e = exp_up_to(load(p) - sums[v], 0), slope = e * (load(d_p) - delta[v]);
+            if (i >= all) {
+                const veci seen = sees(d, key + i, v);
+                e = (vec)(seen & (veci)e), slope = (vec)(seen & (veci)slope);
+            }
+            store(p, e);
+            store(d_p, slope);
         }
-        for (long i = r; i < r + some; i++, p += line, d_p += line) {
-            const long seen = least(n, d->token[i] + 1 - at);
-            back_row(p, d_p, seen < 0 ? 0 : seen, n, a->sums[d->row[i]], d->delta[i]);
-        }
-        if (reach > 0)
-            sum_rows(&q_sum, d->d_scores + r * line, some, keys->k + key * d->dims, d->dims, reach,
-                     d->d_q + r * d->dims);
-    }
-    for (long j = 0; j < n; j += STRIP) {
-        const long some = least(STRIP, n - j), early = (at + j - d->token[0]) * d->shared, from = early > 0 ? early : 0;
-        if (from >= rows) break;
-        sum_rows(&k_sum, d->d_scores + from * line + j, some, d->q + from * d->dims, d->dims, rows - from,
-                 keys->d_k + (key + j) * d->dims);
-        sum_rows(&v_sum, d->scores + from * line + j, some, d->out + from * d->vdims, d->vdims, rows - from,
-                 keys->d_v + (key + j) * d->vdims);
     }
 }
 
-static void back_block(const Desk *d, const Keys *before, const Keys *own, long first, long tokens) {
+/* Add what a strip and n keys from `from` on give to each other; `key` is the first one's place in the segment, a
+ * parent's before it. */
+static void back_keys(const Desk *d, const Keys *keys, long from, long n, long key, const vec *sums, const vec *delta) {
     const Attend *a = d->a;
-    const long rows = lay_queries(d, own, first, tokens);
-    for (long r = 0; r < rows; r++) {
-        const float *d_out = a->d_out + d->row[r] * a->vdim;
-        copy_row(d_out, a->vdim, 1, d->vdims, d->out + r * d->vdims);
-        d->delta[r] = dot(d_out, a->out + d->row[r] * a->vdim, a->vdim);
+    const float *k = keys->k + from * d->k_row, *v = keys->v + from * d->v_row;
+    const Form q_sum = {1, d->k_row, STRIP, STRIP, 1};
+    score_keys(d, k, d->k_row, key, n, d->q_down, a->dim, d->scores);
+    score_keys(d, v, d->v_row, key, n, d->d_out_down, a->vdim, d->d_scores);
+    if (d->vecs == 1)
+        back_down(d, key, n, 1, sums, delta);
+    else
+        back_down(d, key, n, 2, sums, delta);
+    sum_rows(&q_sum, k, a->dim, d->d_scores, d->vecs, n, d->d_q_down);
+    gather_keys(d, d->d_scores, key, n, d->q, d->dims, keys->d_k + from * d->dims);
+    gather_keys(d, d->scores, key, n, d->d_out, d->vdims, keys->d_v + from * d->vdims);
+}
+
+static void back_strip(Desk *d, const Keys *before, const Keys *own, long first) {
+    const Attend *a = d->a;
+    const long reach = take_strip(d, own, first);
+    vec sums[SIDES], delta[SIDES], scale[SIDES];
+    lower_rows(d, a->q, a->dim, a->scale, d->q_down, d->q, d->dims);
+    lower_rows(d, a->d_out, a->vdim, 1, d->d_out_down, d->d_out, d->vdims);
+    lower_rows(d, a->out, a->vdim, 1, d->out_down, NULL, 0);
+    for (int v = 0; v < d->vecs; v++) {
+        delta[v] = same(0), scale[v] = same(a->scale);
+        for (long i = v * WIDTH; i < a->vdim * STRIP; i += STRIP)
+            delta[v] += load(d->d_out_down + i) * load(d->out_down + i);
+        for (int i = 0; i < WIDTH; i++) sums[v][i] = a->sums[d->row[v * WIDTH + i]];
     }
-    memset(d->d_q, 0, 4 * rows * d->dims);
+    memset(d->d_q_down, 0, 4 * a->dim * STRIP);
     for (long k = 0; k < before->n; k += KEYS)
-        back_keys(d, before, k, least(KEYS, before->n - k), k - before->n, rows);
-    for (long k = 0; k < first + tokens; k += KEYS) back_keys(d, own, k, least(KEYS, own->n - k), k, rows);
-    for (long r = 0; r < rows; r++)
-        copy_row(d->d_q + r * d->dims, a->dim, a->scale, 0, a->d_q + d->row[r] * a->dim);
-}
-
-static void back(const Desk *d, const Keys *before, Keys *own) {
-    const Attend *a = d->a;
-    const long k_row = a->kv_heads * a->dim, v_row = a->kv_heads * a->vdim;
-    const float *k = a->k + own->start * k_row + d->head * a->dim, *v = a->v + own->start * v_row + d->head * a->vdim;
-    lay_across(k, k_row, own->n, a->dim, own->k_across);
-    lay_across(v, v_row, own->n, a->vdim, own->v_across);
-    for (long t = 0; t < own->n; t++) copy_row(k + t * k_row, a->dim, 1, d->dims, own->k + t * d->dims);
-    memset(own->d_k, 0, 4 * own->n * d->dims);
-    memset(own->d_v, 0, 4 * own->n * d->vdims);
-    for (long t = 0; t < own->n; t += d->tokens) back_block(d, before, own, t, least(d->tokens, own->n - t));
+        back_keys(d, before, k, least(KEYS, before->n - k), k - before->n, sums, delta);
+    for (long k = 0; k < reach; k += KEYS) back_keys(d, own, k, least(KEYS, reach - k), k, sums, delta);
+    raise_rows(d, d->d_q_down, a->dim, scale, a->d_q);
 }
 
 /* Write what was summed for a segment's keys and values, once all that see them have passed. */
@@ -320,40 +377,48 @@ static float *taken(float *all, long n, long *used) {
 /* Lay a desk out in `all`; returns how many floats that takes. */
 static long lay_desk(Desk *d, float *all) {
     const Attend *a = d->a;
-    const long back = a->d_out != NULL, rows = d->tokens * d->shared;
+    const long back = a->d_out != NULL, columns = a->longest[0] + a->longest[1];
     long used = 0;
-    d->q = taken(all, rows * d->dims, &used);
-    d->out = taken(all, rows * d->vdims, &used);
-    d->delta = taken(all, rows, &used);
-    d->row = (long *)taken(all, 2 * rows, &used);
-    d->token = (long *)taken(all, 2 * rows, &used);
-    d->scores = taken(all, rows * d->line, &used);
-    d->d_scores = taken(all, back * rows * d->line, &used);
-    d->d_q = taken(all, back * rows * d->dims, &used);
+    d->q_down = taken(all, a->dim * STRIP, &used);
+    d->out_down = taken(all, a->vdim * STRIP, &used);
+    d->scores = taken(all, (back ? KEYS : columns) * STRIP, &used);
+    if (!back) return used;
+    d->q = taken(all, STRIP * d->dims, &used);
+    d->d_out = taken(all, STRIP * d->vdims, &used);
+    d->d_out_down = taken(all, a->vdim * STRIP, &used);
+    d->d_q_down = taken(all, a->dim * STRIP, &used);
+    d->d_scores = taken(all, KEYS * STRIP, &used);
     for (int i = 0; i < 2; i++) {
-        const long n = whole(a->longest[i], PANEL);
-        Keys *keys = &d->keys[i];
-        keys->k_across = taken(all, n * a->dim, &used);
-        keys->v_across = taken(all, back * n * a->vdim, &used);
-        keys->k = taken(all, back * n * d->dims, &used);
-        keys->v = taken(all, (1 - back) * n * d->vdims, &used);
-        keys->d_k = taken(all, back * n * d->dims, &used);
-        keys->d_v = taken(all, back * n * d->vdims, &used);
+        d->keys[i].d_k = taken(all, a->longest[i] * d->dims, &used);
+        d->keys[i].d_v = taken(all, a->longest[i] * d->vdims, &used);
     }
     return used;
+}
+
+/* A segment's rows, a strip at a time. */
+static void attend_segment(Desk *d, const Keys *before, Keys *own, long segment) {
+    const Attend *a = d->a;
+    own->start = a->spans[2 * segment];
+    own->n = a->spans[2 * segment + 1];
+    own->k = a->k + own->start * d->k_row + d->head * a->dim;
+    own->v = a->v + own->start * d->v_row + d->head * a->vdim;
+    if (a->d_out) {
+        memset(own->d_k, 0, 4 * own->n * d->dims);
+        memset(own->d_v, 0, 4 * own->n * d->vdims);
+    }
+    for (long row = 0; row < own->n * d->shared; row += STRIP)
+        (a->d_out ? back_strip : see_strip)(d, before, own, row);
 }
 
 static void attend_family(Desk *d, long family) {
     const Attend *a = d->a;
     const Keys none = {0};
     Keys *parent = &d->keys[0], *child = &d->keys[1];
-    for (long s = a->families[family]; s < a->families[family + 1]; s++) {
-        const long first = s == a->families[family];
-        Keys *own = first ? parent : child;
-        own->start = a->spans[2 * s];
-        own->n = a->spans[2 * s + 1];
-        (a->d_out ? back : see_segment)(d, first ? &none : parent, own);
-        if (a->d_out && !first) give_back(d, child);
+    const long first = a->families[family];
+    attend_segment(d, &none, parent, first);
+    for (long s = first + 1; s < a->families[family + 1]; s++) {
+        attend_segment(d, parent, child, s);
+        if (a->d_out) give_back(d, child);
     }
     if (a->d_out) give_back(d, parent);
 }
@@ -362,14 +427,15 @@ static void attend_family(Desk *d, long family) {
 static void attend_work(const Worker *me, void *given) {
     (void)me;
     Attend *a = given;
-    const long shared = a->heads / a->kv_heads, back = a->d_out != NULL, columns = a->longest[0] + a->longest[1];
-    const long rows = back ? ROWS : columns > FEW_KEYS ? ROWS / 2 : ROWS / 4;
-    Desk d = {.a = a, .shared = shared, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
-    d.tokens = rows < shared ? 1 : rows / shared;
-    d.line = back ? KEYS + PANEL : whole(columns, PANEL) + 2 * PANEL;
+    Desk d = {.a = a, .shared = a->heads / a->kv_heads, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
+    d.k_row = a->kv_heads * a->dim, d.v_row = a->kv_heads * a->vdim;
     float *all = aligned_alloc(64, 4 * lay_desk(&d, NULL));
     if (!all) a->failed = 1;
     if (all) lay_desk(&d, all);
+    if (all && a->d_out) { /* what rows are filled up with */
+        memset(d.q, 0, 4 * STRIP * d.dims);
+        memset(d.d_out, 0, 4 * STRIP * d.vdims);
+    }
     for (long unit; all && (unit = __atomic_fetch_add(&a->next, 1, __ATOMIC_RELAXED)) < a->count * a->kv_heads;) {
         d.head = unit % a->kv_heads;
         attend_family(&d, unit / a->kv_heads);

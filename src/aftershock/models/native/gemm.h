@@ -67,19 +67,26 @@ INLINE void store_part(float *x, long n, vec v) {
 
 INLINE vec choose(veci mask, vec yes, vec no) { return (vec)((mask & (veci)yes) | (~mask & (veci)no)); }
 
-/* v's lane i and lane i ^ by, added. */
-INLINE vec folded(vec v, const int by) {
-    vec turned;
+/* v's lanes i ^ by in place of i. */
+INLINE vec crossed(vec v, const int by) {
 #ifdef __clang__
+    vec turned;
     for (int i = 0; i < WIDTH; i++) turned[i] = v[i ^ by];
+    return turned;
 #else
-    turned = __builtin_shuffle(v, LANES ^ by);
+    return __builtin_shuffle(v, LANES ^ by);
 #endif
-    return v + turned;
 }
 
 INLINE float total(vec v) {
-    EACH(int by = WIDTH / 2; by > 0; by /= 2) v = folded(v, by);
+    EACH(int by = WIDTH / 2; by > 0; by /= 2) v += crossed(v, by);
+    return v[0];
+}
+
+INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
+
+INLINE float largest_lane(vec v) {
+    EACH(int by = WIDTH / 2; by > 0; by /= 2) v = larger(crossed(v, by), v);
     return v[0];
 }
 
@@ -268,12 +275,12 @@ static inline void product(const Packed *w, const float *x, long rows, long x_st
     product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride);
 }
 
-/* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. */
-INLINE vec exp_vec(vec x) {
+/* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. Of x up to `most`, a constant where it is inlined:
+ * what is below 89 needs no care for infinity. */
+INLINE vec exp_up_to(vec x, const float most) {
     const veci low = x < -87.3f;
-    x = choose(low, same(-87.3f), x);
-    x = choose(x > 89.0f, same(89.0f), x); /* whose power of two is infinite */
-    const float round = 12582912.0f;       /* 1.5 x 2^23: adding it rounds to whole numbers */
+    if (most > 89) x = choose(x > 89.0f, same(89.0f), x); /* whose power of two is infinite */
+    const float round = 12582912.0f;                       /* 1.5 x 2^23: adding it rounds to whole numbers */
     vec shifted = x * 1.44269504f + round, n = shifted - round;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec y = r * 1.9875691500e-4f + 1.3981999507e-3f; /* Cephes' expf polynomial */
@@ -283,8 +290,10 @@ INLINE vec exp_vec(vec x) {
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
     veci power = ((veci)shifted - (veci)same(round) + 127) << 23;
-    return choose(low, same(0), y * (vec)power);
+    return (vec)(~low & (veci)(y * (vec)power)); /* whatever it is there */
 }
+
+INLINE vec exp_vec(vec x) { return exp_up_to(x, INFINITY); }
 
 INLINE float exp_one(float x) { return exp_vec(same(x))[0]; }
 
@@ -321,35 +330,34 @@ PINNED float rms_norm(const float *x, const float *weight, long n, float eps, fl
 static inline float largest_of(const float *x, long n) {
     vec most = same(-INFINITY);
     long i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) most = choose(load(x + i) > most, load(x + i), most);
-    float all = -INFINITY;
-    for (int lane = 0; lane < WIDTH; lane++) all = most[lane] > all ? most[lane] : all;
+    for (; i + WIDTH <= n; i += WIDTH) most = larger(load(x + i), most);
+    float all = largest_lane(most);
     for (; i < n; i++) all = x[i] > all ? x[i] : all;
     return all;
 }
 
-/* One row of n: x[i] = e^(x[i] - max) / sum; `log_sum` may be NULL. */
-PINNED void softmax_in_place(float *x, long n, float *log_sum) {
+/* One row of n: x[i] = e^(x[i] - max); returns what makes them a softmax, 1 over their sum. `log_sum` may be NULL. */
+PINNED float exps_in_place(float *x, long n, float *log_sum) {
     const float most = largest_of(x, n);
     const long left = n % WIDTH, back = n < WIDTH ? 0 : n - WIDTH; /* the last vector overlaps the one before */
     const veci kept = n < WIDTH ? LANES < (int)left : LANES >= (int)(WIDTH - left);
     vec last = n < WIDTH ? load_part(x, n, 0) : load(x + back), sum = {0};
     for (long i = 0; i + WIDTH <= n; i += WIDTH) {
-        vec e = exp_vec(load(x + i) - most);
+        vec e = exp_up_to(load(x + i) - most, 0);
         store(x + i, e);
         sum += e;
     }
     if (left) {
-        last = choose(kept, exp_vec(last - most), same(0));
+        last = choose(kept, exp_up_to(last - most, 0), same(0));
         sum += last;
         if (n < WIDTH)
             store_part(x, n, last);
         else
             store(x + back, choose(kept, last, load(x + back)));
     }
-    const float all = total(sum), by = 1.0f / all;
+    const float all = total(sum);
     if (log_sum) *log_sum = most + logf(all);
-    for (long i = 0; i < n; i++) x[i] *= by;
+    return 1.0f / all;
 }
 
 /* y[i] += x[i] */

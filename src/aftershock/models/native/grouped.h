@@ -56,29 +56,29 @@ INLINE void match_all(const float *q, const int heads, const float *seen, long l
         }
 }
 
-/* to[h][i] = sum over t, ascending, of weights[h][t] seen[t][i] for `heads` heads and `octs` octs of i, together at
+/* to[h][i] = by[h] times the sum over t, ascending, of weights[h][t] seen[t][i] for `heads` heads and `octs` octs of i, together at
  * most 8, which are constants where it is inlined. */
-INLINE void mix(const float *weights, const int heads, const float *seen, long length, long dim, const int octs,
-                float *to, long width) {
+INLINE void mix(const float *weights, const float *by, const int heads, const float *seen, long length, long dim,
+                const int octs, float *to, long width) {
     oct sum[8] = {0};
     for (long t = 0; t < length; t++)
         EACH(int v = 0; v < octs; v++) EACH(int h = 0; h < heads; h++)
             sum[h * octs + v] += weights[h * length + t] * load_oct(seen + t * dim + v * OCT);
-    EACH(int h = 0; h < heads; h++) EACH(int v = 0; v < octs; v++) store_oct(to + h * width + v * OCT, sum[h * octs + v]);
+    EACH(int h = 0; h < heads; h++) EACH(int v = 0; v < octs; v++) store_oct(to + h * width + v * OCT, sum[h * octs + v] * by[h]);
 }
 
 /* `mix` of the first `width` values, the last ones one by one. */
-INLINE void mix_all(const float *weights, const int heads, const float *seen, long length, long dim, float *to,
-                    long width) {
+INLINE void mix_all(const float *weights, const float *by, const int heads, const float *seen, long length, long dim,
+                    float *to, long width) {
     long i = 0;
-    for (; i + 4 * OCT <= width; i += 4 * OCT) mix(weights, heads, seen + i, length, dim, 4, to + i, width);
-    for (; i + 3 * OCT <= width; i += 3 * OCT) mix(weights, heads, seen + i, length, dim, 3, to + i, width);
-    for (; i + OCT <= width; i += OCT) mix(weights, heads, seen + i, length, dim, 1, to + i, width);
+    for (; i + 4 * OCT <= width; i += 4 * OCT) mix(weights, by, heads, seen + i, length, dim, 4, to + i, width);
+    for (; i + 3 * OCT <= width; i += 3 * OCT) mix(weights, by, heads, seen + i, length, dim, 3, to + i, width);
+    for (; i + OCT <= width; i += OCT) mix(weights, by, heads, seen + i, length, dim, 1, to + i, width);
     for (; i < width; i++)
         for (int h = 0; h < heads; h++) {
             float sum = 0;
             for (long t = 0; t < length; t++) sum += weights[h * length + t] * seen[t * dim + i];
-            to[h * width + i] = sum;
+            to[h * width + i] = sum * by[h];
         }
 }
 
@@ -90,10 +90,16 @@ PINNED void see(const float *q, long heads, const float *keys, const float *valu
     for (; h + 4 <= heads; h += 4) match_all(q + h * dim, 4, keys, length, dim, scale, weights + h * length);
     for (; h + 2 <= heads; h += 2) match_all(q + h * dim, 2, keys, length, dim, scale, weights + h * length);
     if (h < heads) match_all(q + h * dim, 1, keys, length, dim, scale, weights + h * length);
-    for (h = 0; h < heads; h++) softmax_in_place(weights + h * length, length, log_sums ? log_sums + h : NULL);
-    for (h = 0; h + 2 <= heads; h += 2)
-        mix_all(weights + h * length, 2, values, length, dim, to + h * width, width);
-    if (h < heads) mix_all(weights + h * length, 1, values, length, dim, to + h * width, width);
+    for (h = 0; h < heads; h += 2) {
+        const long some = least(2, heads - h);
+        float by[2];
+        for (long i = 0; i < some; i++)
+            by[i] = exps_in_place(weights + (h + i) * length, length, log_sums ? log_sums + h + i : NULL);
+        if (some == 2)
+            mix_all(weights + h * length, by, 2, values, length, dim, to + h * width, width);
+        else
+            mix_all(weights + h * length, by, 1, values, length, dim, to + h * width, width);
+    }
 }
 
 typedef struct {
