@@ -26,6 +26,19 @@ typedef struct {
     volatile long next, failed;
 } Attend;
 
+#define A_VECS 2
+#define A_TILE 6
+#define A_PANEL (A_VECS * WIDTH)
+#define BY_SIX(left, call)  \
+    switch (left) {         \
+    case 1: call(1); break; \
+    case 2: call(2); break; \
+    case 3: call(3); break; \
+    case 4: call(4); break; \
+    case 5: call(5); break; \
+    default: call(6);       \
+    }
+
 #define STRIP 12 /* rows that tiles of 6 and of 4 divide */
 #define ROWS 96  /* rows of a block in the backward, and */
 #define KEYS 128 /* keys: what a block works in stays in a core's own cache */
@@ -34,14 +47,14 @@ typedef struct {
 
 /* How the operands of y[r] = sum over i of x[r][i] w[i] lie. */
 typedef struct {
-    long x_row, x_term, w_term, w_panel, y_row; /* floats from one row, term, or panel of PANEL columns to the next */
+    long x_row, x_term, w_term, w_panel, y_row; /* floats from one row, term, or panel of A_PANEL columns to the next */
     int adds;                                   /* to what y holds */
 } Form;
 
 INLINE void sum_tile(const Form *f, const float *x, const long rows, const float *w, const long vecs, long terms,
                      float *y) {
     const long x_row = f->x_row, x_term = f->x_term, w_term = f->w_term;
-    vec sum[TILE][3];
+    vec sum[A_TILE][3];
     EACH(int r = 0; r < rows; r++)
         EACH(int v = 0; v < vecs; v++) sum[r][v] = f->adds ? load(y + r * f->y_row + v * WIDTH) : (vec){0};
     _Pragma("GCC unroll 2") for (long i = 0; i < terms; i++, x += x_term, w += w_term) {
@@ -58,17 +71,17 @@ INLINE void sum_tile(const Form *f, const float *x, const long rows, const float
 /* All of `columns`, rounded up to whole vectors: 12 sums at a time, of 6 rows and 2 vectors or of 4 and 3. */
 static __attribute__((noinline)) void sum_rows(const Form *f, const float *x, long rows, const float *w, long columns,
                                                long terms, float *y) {
-    for (long left = whole(columns, WIDTH) / WIDTH; left > 0; left -= VECS, w += f->w_panel, y += PANEL) {
-        const long three = left == 3 && f->w_panel == PANEL, step = three ? 4 : TILE;
+    for (long left = whole(columns, WIDTH) / WIDTH; left > 0; left -= A_VECS, w += f->w_panel, y += A_PANEL) {
+        const long three = left == 3 && f->w_panel == A_PANEL, step = three ? 4 : A_TILE;
         for (long r = 0; r < rows; r += step) {
             const float *in = x + r * f->x_row;
             float *to = y + r * f->y_row;
 #define THREE(n) sum_tile(f, in, n, w, 3, terms, to)
 #define TWO(n) sum_tile(f, in, n, w, 2, terms, to)
 #define ONE(n) sum_tile(f, in, n, w, 1, terms, to)
-            if (three) BY_ROWS(least(rows - r, 4), THREE)
-            else if (left > 1) BY_ROWS(rows - r, TWO)
-            else BY_ROWS(rows - r, ONE)
+            if (three) BY_SIX(least(rows - r, 4), THREE)
+            else if (left > 1) BY_SIX(rows - r, TWO)
+            else BY_SIX(rows - r, ONE)
 #undef THREE
 #undef TWO
 #undef ONE
@@ -107,10 +120,10 @@ INLINE void turn(vec v[WIDTH]) {
     }
 }
 
-/* Lay n rows, `stride` apart, out in panels of PANEL rows side by side: to[panel][dim][PANEL]. */
+/* Lay n rows, `stride` apart, out in panels of A_PANEL rows side by side: to[panel][dim][A_PANEL]. */
 static void lay_across(const float *x, long stride, long n, long dim, float *to) {
     for (long row = 0; row < n; row += WIDTH) {
-        float *lane = to + row / PANEL * PANEL * dim + row % PANEL;
+        float *lane = to + row / A_PANEL * A_PANEL * dim + row % A_PANEL;
         for (long d = 0; d < dim; d += WIDTH) {
             vec v[WIDTH];
             const float *from = x + row * stride + d;
@@ -120,7 +133,7 @@ static void lay_across(const float *x, long stride, long n, long dim, float *to)
             else
                 for (long i = 0; i < WIDTH; i++) v[i] = load_some(from + i * stride, i < rows ? part : 0);
             turn(v);
-            for (long i = 0; i < part; i++) store(lane + (d + i) * PANEL, v[i]);
+            for (long i = 0; i < part; i++) store(lane + (d + i) * A_PANEL, v[i]);
         }
     }
 }
@@ -190,8 +203,8 @@ static long lay_queries(const Desk *d, const Keys *own, long first, long tokens)
 static void see_block(const Desk *d, const Keys *before, const Keys *own, long first, long tokens) {
     const Attend *a = d->a;
     const long rows = lay_queries(d, own, first, tokens), reach = first + tokens;
-    const Form score = {d->dims, 1, PANEL, PANEL * a->dim, d->line, 0};
-    Form mix = {d->line, 1, d->vdims, PANEL, d->vdims, 0};
+    const Form score = {d->dims, 1, A_PANEL, A_PANEL * a->dim, d->line, 0};
+    Form mix = {d->line, 1, d->vdims, A_PANEL, d->vdims, 0};
     sum_rows(&score, d->q, rows, before->k_across, before->n, a->dim, d->scores);
     sum_rows(&score, d->q, rows, own->k_across, reach, a->dim, d->scores + before->n);
     for (long r = 0; r < rows; r++) {
@@ -241,11 +254,11 @@ INLINE void back_row(float *p, float *d_p, long n, long end, float sum, float de
  * lies, counted from the segment's first token: a parent's lie before it. */
 static void back_keys(const Desk *d, const Keys *keys, long key, long n, long at, long rows) {
     const Attend *a = d->a;
-    const long line = whole(n, PANEL) + PANEL;
-    const Form k_score = {d->dims, 1, PANEL, PANEL * a->dim, line, 0};
-    const Form v_score = {d->vdims, 1, PANEL, PANEL * a->vdim, line, 0};
-    const Form q_sum = {line, 1, d->dims, PANEL, d->dims, 1};
-    const Form k_sum = {1, line, d->dims, PANEL, d->dims, 1}, v_sum = {1, line, d->vdims, PANEL, d->vdims, 1};
+    const long line = whole(n, A_PANEL) + A_PANEL;
+    const Form k_score = {d->dims, 1, A_PANEL, A_PANEL * a->dim, line, 0};
+    const Form v_score = {d->vdims, 1, A_PANEL, A_PANEL * a->vdim, line, 0};
+    const Form q_sum = {line, 1, d->dims, A_PANEL, d->dims, 1};
+    const Form k_sum = {1, line, d->dims, A_PANEL, d->dims, 1}, v_sum = {1, line, d->vdims, A_PANEL, d->vdims, 1};
     for (long r = 0; r < rows; r += STRIP) {
         const long some = least(STRIP, rows - r);
         const long reach = least(n, d->token[r + some - 1] + 1 - at);
@@ -331,7 +344,7 @@ static long lay_desk(Desk *d, float *all) {
     d->d_scores = taken(all, back * rows * d->line, &used);
     d->d_q = taken(all, back * rows * d->dims, &used);
     for (int i = 0; i < 2; i++) {
-        const long n = whole(a->longest[i], PANEL);
+        const long n = whole(a->longest[i], A_PANEL);
         Keys *keys = &d->keys[i];
         keys->k_across = taken(all, n * a->dim, &used);
         keys->v_across = taken(all, back * n * a->vdim, &used);
@@ -366,7 +379,7 @@ static void attend_work(const Worker *me, void *given) {
     const long rows = back ? ROWS : columns > FEW_KEYS ? ROWS / 2 : ROWS / 4;
     Desk d = {.a = a, .shared = shared, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
     d.tokens = rows < shared ? 1 : rows / shared;
-    d.line = back ? KEYS + PANEL : whole(columns, PANEL) + 2 * PANEL;
+    d.line = back ? KEYS + A_PANEL : whole(columns, A_PANEL) + 2 * A_PANEL;
     float *all = aligned_alloc(64, 4 * lay_desk(&d, NULL));
     if (!all) a->failed = 1;
     if (all) lay_desk(&d, all);

@@ -83,7 +83,7 @@ static Scratch scratch(const Model *m, long rows, long longest) {
 static void multiply(const Worker *me, const Packed *w, const float *x, long rows, float *y) {
     long first, last;
     share(me, w->outs, PANEL, &first, &last);
-    if (first < last) product_part(w, first, last, x, rows, w->ins, y, w->outs);
+    if (first < last) product_part(w, first, last, x, rows, w->ins, y, w->outs, NOTHING(x));
 }
 
 static void norm_rows(const Worker *me, const float *x, const float *weight, long n, float eps, long rows, float *y) {
