@@ -128,8 +128,6 @@ static inline Fetch after(Fetch f, long n) {
     return (Fetch){f.at + (n + 1) / 2 * f.pace, f.other + n / 2 * f.other_pace, f.pace, f.other_pace};
 }
 
-#define NOTHING(x) ((Fetch){(const char *)(x), (const char *)(x), 0, 0}) /* but what is there */
-
 /* y of `rows` rows and of a panel's first `vecs` vectors, constants where it is inlined; the panel's first output is
  * `first`, and it has `held`. */
 INLINE void tile(const Packed *w, long first, long held, const float *x, const long rows, const long vecs,
@@ -304,9 +302,16 @@ PINNED void product_part(const Packed *w, long first, long last, const float *x,
     }
 }
 
+/* The weights after a panel's, while its rows pass: those of a whole small model are more than a core's cache holds. */
+static inline Fetch next_panel(const Packed *w, long first, long rows) {
+    const char *at = (const char *)(w->data + (first + PANEL) * w->ins);
+    const long pace = 8 * PANEL * TILE / (rows < TILE ? TILE : rows);
+    return (Fetch){at, at + pace / 2, pace, pace};
+}
+
 /* y[r][o] = bias[o] + sum over k of x[r][k] w[o][k]; k ascends where w is packed. */
 static inline void product(const Packed *w, const float *x, long rows, long x_stride, float *y, long y_stride) {
-    product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride, NOTHING(x));
+    product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride, next_panel(w, 0, rows));
 }
 
 /* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. */
