@@ -16,8 +16,13 @@
 #else
 #define WIDTH 4
 #endif
-#define VECS 2               /* vectors in a panel's line, and */
-#define TILE 6               /* rows of one tile: 12 sums, 2 weights and 1 input fill 16 registers */
+#if defined(__AVX512F__) || defined(__aarch64__) /* 32 registers: */
+#define VECS 3               /* vectors in a panel's line, and */
+#define TILE 8               /* rows of one tile: 24 sums, 3 weights and 1 input */
+#else                        /* 16 */
+#define VECS 2
+#define TILE 6
+#endif
 #define PANEL (VECS * WIDTH) /* outputs that lie together in a packed matrix */
 
 typedef float vec __attribute__((vector_size(4 * WIDTH)));
@@ -113,28 +118,47 @@ static inline void pack(const float *w, long outs, long ins, float *to) {
     }
 }
 
-/* y of `rows` rows (a constant where it is inlined) and one panel. */
-INLINE void tile(const Packed *w, long panel, const float *x, const long rows, long x_stride, float *y, long y_stride) {
-    const long first = panel * PANEL, held = w->outs - first < PANEL ? w->outs - first : PANEL;
+/* Memory that a product fetches while it sums, so that it has come when it is wanted: two runs that take turns with
+ * each k of a tile, and so many bytes that a run goes on by each time. */
+typedef struct {
+    const char *at, *other;
+    long pace, other_pace;
+} Fetch;
+
+INLINE Fetch fetched(Fetch f) {
+    __builtin_prefetch(f.at);
+    return (Fetch){f.other, f.at + f.pace, f.other_pace, f.pace};
+}
+
+/* What is fetched once a tile has summed n terms. */
+static inline Fetch after(Fetch f, long n) {
+    return (Fetch){f.at + (n + 1) / 2 * f.pace, f.other + n / 2 * f.other_pace, f.pace, f.other_pace};
+}
+
+/* y of `rows` rows and of a panel's first `vecs` vectors, constants where it is inlined; the panel's first output is
+ * `first`, and it has `held`. */
+INLINE void tile(const Packed *w, long first, long held, const float *x, const long rows, const long vecs,
+                 long x_stride, float *y, long y_stride, Fetch next) {
     const float *data = w->data + first * w->ins;
     vec sum[TILE][VECS];
-    EACH(int v = 0; v < VECS; v++) {
+    EACH(int v = 0; v < vecs; v++) {
         long left = held - v * WIDTH;
         vec start = {0};
         if (w->bias) start = left >= WIDTH ? load(w->bias + first + v * WIDTH)
                                            : load_part(w->bias + first + v * WIDTH, left, 0);
         EACH(int r = 0; r < rows; r++) sum[r][v] = start;
     }
-    for (long k = 0; k < w->ins; k++, data += PANEL) {
+    _Pragma("GCC unroll 2") for (long k = 0; k < w->ins; k++, data += PANEL) {
         vec weight[VECS];
-        EACH(int v = 0; v < VECS; v++) weight[v] = load(data + v * WIDTH);
+        next = fetched(next);
+        EACH(int v = 0; v < vecs; v++) weight[v] = load(data + v * WIDTH);
         EACH(int r = 0; r < rows; r++) {
             vec in = same(x[r * x_stride + k]);
-            EACH(int v = 0; v < VECS; v++) sum[r][v] += in * weight[v];
+            EACH(int v = 0; v < vecs; v++) sum[r][v] += in * weight[v];
         }
     }
     EACH(int r = 0; r < rows; r++) {
-        EACH(int v = 0; v < VECS; v++) {
+        EACH(int v = 0; v < vecs; v++) {
             long left = held - v * WIDTH;
             if (left >= WIDTH)
                 store(y + r * y_stride + first + v * WIDTH, sum[r][v]);
@@ -144,6 +168,13 @@ INLINE void tile(const Packed *w, long panel, const float *x, const long rows, l
     }
 }
 
+#if TILE > 6
+#define BEYOND_FIVE(call)   \
+    case 6: call(6); break; \
+    case 7: call(7); break;
+#else
+#define BEYOND_FIVE(call)
+#endif
 #define BY_ROWS(left, call) \
     switch (left) {         \
     case 1: call(1); break; \
@@ -151,6 +182,7 @@ INLINE void tile(const Packed *w, long panel, const float *x, const long rows, l
     case 3: call(3); break; \
     case 4: call(4); break; \
     case 5: call(5); break; \
+    BEYOND_FIVE(call)       \
     default: call(TILE);    \
     }
 
@@ -256,23 +288,37 @@ static __attribute__((noinline)) void lines(const Packed *w, long first, long la
 
 /* `product` for the outputs from `first`, a multiple of PANEL, to `last`. */
 PINNED void product_part(const Packed *w, long first, long last, const float *x, long rows, long x_stride,
-                                float *y, long y_stride) {
+                                float *y, long y_stride, Fetch next) {
     if (w->in_place) {
         lines(w, first, last, x, rows, x_stride, y, y_stride);
         return;
     }
-    for (long panel = first / PANEL; panel * PANEL < last; panel++) {
+    for (; first < last; first += PANEL) {
+        const long held = least(PANEL, w->outs - first);
         for (long r = 0; r < rows; r += TILE) {
-#define CALL(n) tile(w, panel, x + r * x_stride, n, x_stride, y + r * y_stride, y_stride)
-            BY_ROWS(rows - r, CALL)
-#undef CALL
+            const float *in = x + r * x_stride;
+            float *to = y + r * y_stride;
+#define FULL(n) tile(w, first, held, in, n, VECS, x_stride, to, y_stride, next)
+#define LESS(n) tile(w, first, held, in, n, VECS - 1, x_stride, to, y_stride, next)
+            if (held > PANEL - WIDTH) BY_ROWS(rows - r, FULL)
+            else BY_ROWS(rows - r, LESS)
+#undef FULL
+#undef LESS
+            next = after(next, w->ins);
         }
     }
 }
 
+/* The weights after a panel's, while its rows pass: those of a whole small model are more than a core's cache holds. */
+static inline Fetch next_panel(const Packed *w, long first, long rows) {
+    const char *at = (const char *)(w->data + (first + PANEL) * w->ins);
+    const long pace = 8 * PANEL * TILE / (rows < TILE ? TILE : rows);
+    return (Fetch){at, at + pace / 2, pace, pace};
+}
+
 /* y[r][o] = bias[o] + sum over k of x[r][k] w[o][k]; k ascends where w is packed. */
 static inline void product(const Packed *w, const float *x, long rows, long x_stride, float *y, long y_stride) {
-    product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride);
+    product_part(w, 0, w->outs, x, rows, x_stride, y, y_stride, next_panel(w, 0, rows));
 }
 
 /* e^x to a few units in the last place; 0 below -87.3, NaN for NaN. Of x up to `most`, a constant where it is inlined:

@@ -30,13 +30,15 @@ typedef struct {
 static long take(volatile long *next) { return __atomic_fetch_add(next, AT_ONCE, __ATOMIC_RELAXED); }
 
 static void linear_forward(const Worker *me, void *given) {
-    (void)me;
     Layers *job = given;
     const long ins = job->layer->matrix.ins;
     for (long r; (r = take(&job->next)) < job->rows;)
         for (const Layer *l = job->layer; l < job->layer + job->count; l++) {
-            const long outs = l->matrix.outs;
-            product(&l->matrix, job->x + r * ins, least(AT_ONCE, job->rows - r), ins, l->y + r * outs, outs);
+            const long outs = l->matrix.outs, panels = whole(outs, PANEL) / PANEL, next = r + AT_ONCE * me->crew->count;
+            const Fetch fetch = {(const char *)(job->x + next * ins), (const char *)(l->y + next * outs),
+                                 l == job->layer ? 8 * TILE / panels : 0, 8 * TILE * outs / (ins * panels)};
+            product_part(&l->matrix, 0, outs, job->x + r * ins, least(AT_ONCE, job->rows - r), ins, l->y + r * outs,
+                         outs, fetch);
         }
 }
 
@@ -58,6 +60,8 @@ typedef struct {
 
 #define SLAB 256   /* outputs: a panel of so many stays in a core's first cache */
 #define PARTS 16   /* at most */
+#define EARLY 16   /* terms before their turn that a line is fetched */
+#define IN_PLACE (TILE == 8) /* whether a strip of a gradient is read where it lies, half a line from each row */
 #define DEEP 256   /* rows of a block, at most, and */
 #define HELD_X (1 << 16) /* its values: they stay in a core's own cache */
 
@@ -67,35 +71,52 @@ typedef struct {
     long block;
 } Bench;
 
-/* y[r][..] = (what it holds +) sum over terms of x[r x_row + i x_term] w[i][..], of one panel; all but pointers and
- * strides are constants where it is inlined, terms apart. */
-INLINE void slope_tile(const float *x, long x_row, const long x_term, const float *w, long terms, float *y, long y_row,
-                       const long rows, long held, const int adds, const int ahead) {
+/* A tile's x, from one row and one term to the next, and a line of its x or w that is fetched some terms early. */
+typedef struct {
+    const float *x;
+    long row, term, terms;
+    const float *early;
+    long step;
+} Strip;
+
+/* y[r][..] = (what it holds +) sum over terms of x[r][i] w[i][..], of `rows` rows and a panel's first `vecs` vectors,
+ * constants where it is inlined. */
+INLINE void slope_tile(const Strip *s, const float *w, const long rows, const long vecs, float *y, long y_row, int adds,
+                       Fetch next) {
+    const float *x = s->x, *early = s->early;
+    const long row = s->row, term = s->term, step = s->step;
     vec sum[TILE][VECS];
-    EACH(int r = 0; r < rows; r++) {
-        EACH(int v = 0; v < VECS; v++) {
-            const long left = held - v * WIDTH;
-            const float *from = y + r * y_row + v * WIDTH;
-            sum[r][v] = !adds ? (vec){0} : left >= WIDTH ? load(from) : load_part(from, left, 0);
-        }
-    }
-    _Pragma("GCC unroll 2") for (long i = 0; i < terms; i++, x += x_term, w += PANEL) {
-        if (ahead) __builtin_prefetch(w + ahead * PANEL);
+    EACH(int r = 0; r < rows; r++) EACH(int v = 0; v < vecs; v++) sum[r][v] = (vec){0};
+    if (adds) EACH(int r = 0; r < rows; r++) EACH(int v = 0; v < vecs; v++) sum[r][v] = load(y + r * y_row + v * WIDTH);
+    _Pragma("GCC unroll 2") for (long i = 0; i < s->terms; i++, x += term, w += PANEL, early += step) {
         vec weight[VECS];
-        EACH(int v = 0; v < VECS; v++) weight[v] = load(w + v * WIDTH);
+        __builtin_prefetch(early);
+        next = fetched(next);
+        EACH(int v = 0; v < vecs; v++) weight[v] = load(w + v * WIDTH);
         EACH(int r = 0; r < rows; r++) {
-            const vec in = same(x[r * x_row]);
-            EACH(int v = 0; v < VECS; v++) sum[r][v] += in * weight[v];
+            const vec in = same(x[r * row]);
+            EACH(int v = 0; v < vecs; v++) sum[r][v] += in * weight[v];
         }
     }
-    EACH(int r = 0; r < rows; r++) {
-        EACH(int v = 0; v < VECS; v++) {
-            const long left = held - v * WIDTH;
-            float *to = y + r * y_row + v * WIDTH;
-            if (left >= WIDTH) store(to, sum[r][v]);
-            else store_part(to, left, sum[r][v]);
-        }
-    }
+    EACH(int r = 0; r < rows; r++) EACH(int v = 0; v < vecs; v++) store(y + r * y_row + v * WIDTH, sum[r][v]);
+}
+
+/* y [rows][held], of at most TILE rows and PANEL columns. */
+INLINE void slope_part(const Strip *s, const float *w, long rows, long held, float *y, long y_row, int adds,
+                       Fetch next) {
+    const long vecs = held > PANEL - WIDTH ? VECS : VECS - 1, whole = held == vecs * WIDTH;
+    float spare[TILE * PANEL]; /* where whole vectors would write too much */
+    float *to = whole ? y : spare;
+    const long row = whole ? y_row : PANEL;
+    rows = least(rows, TILE);
+    for (long r = 0; !whole && adds && r < rows; r++) memcpy(spare + r * PANEL, y + r * y_row, 4 * held);
+#define FULL(n) slope_tile(s, w, n, VECS, to, row, adds, next)
+#define LESS(n) slope_tile(s, w, n, VECS - 1, to, row, adds, next)
+    if (vecs == VECS) BY_ROWS(rows, FULL)
+    else BY_ROWS(rows, LESS)
+#undef FULL
+#undef LESS
+    for (long r = 0; !whole && r < rows; r++) memcpy(y + r * y_row, spare + r * PANEL, 4 * held);
 }
 
 /* Lay weights out across: what of x's gradient lies side by side comes of outputs one after the other. */
@@ -109,27 +130,25 @@ static void lay_weights(const Bench *b) {
                     copy_row(s->w + o * ins + i, least(PANEL, ins - i), 1, PANEL, to);
 }
 
-/* x's gradient of rows [first, last). */
-static __attribute__((noinline)) void slope_rows(const Bench *b, long first, long last) {
-    const long ins = b->job->ins;
-    const float *slab = b->across;
-    for (const Slope *s = b->job->slope; s < b->job->slope + b->job->count; s++)
+/* x's gradient of rows [first, last); what this worker reads and writes next, `ahead` rows on, is fetched meanwhile. */
+static __attribute__((noinline)) void slope_rows(const Bench *b, long first, long last, long ahead) {
+    const Slopes *job = b->job;
+    const long ins = job->ins, pace = 8 * TILE * ins / (job->outs * whole(ins, PANEL) / PANEL);
+    const long next = (first + ahead) * ins;
+    const float *w = b->across;
+    Fetch fetch = {(const char *)(job->x + next), (const char *)(job->down + next), pace, pace};
+    for (const Slope *s = job->slope; s < job->slope + job->count; s++)
         for (long o = 0; o < s->outs; o += SLAB) {
-            const long outs = s->outs, terms = least(SLAB, outs - o);
+            const long terms = least(SLAB, s->outs - o);
             for (long r = first; r < last; r += TILE) {
-                const float *w = slab, *up = s->up + r * outs + o;
-                float *y = b->job->down + r * ins;
-                for (long i = 0; i < ins; i += PANEL, w += terms * PANEL) {
-                    const long held = least(PANEL, ins - i);
-#define FIRST(n) slope_tile(up, outs, 1, w, terms, y + i, ins, n, held, 0, 16)
-#define MORE(n) slope_tile(up, outs, 1, w, terms, y + i, ins, n, held, 1, 16)
-                    if (slab == b->across) BY_ROWS(last - r, FIRST)
-                    else BY_ROWS(last - r, MORE)
-#undef FIRST
-#undef MORE
+                for (long i = 0; i < ins; i += PANEL, fetch = after(fetch, terms)) {
+                    const float *panel = w + i * terms;
+                    const Strip strip = {s->up + r * s->outs + o, s->outs, 1, terms, panel + EARLY * PANEL, PANEL};
+                    slope_part(&strip, panel, last - r, least(PANEL, ins - i), job->down + r * ins + i, ins,
+                               w != b->across, fetch);
                 }
             }
-            slab += terms * whole(ins, PANEL);
+            w += terms * whole(ins, PANEL);
         }
 }
 
@@ -141,7 +160,7 @@ static void lay_x(const Bench *b, const float *x, long n) {
             copy_row(x + r * ins + i, least(PANEL, ins - i), 1, PANEL, b->x + i * b->block + r * PANEL);
 }
 
-/* And a gradient's in strips, [strip][row][TILE]. */
+/* And a gradient's in strips, [strip][row][TILE], where it isn't read in place. */
 static void lay_up(const Bench *b, const float *up, long outs, long n) {
     for (long from = 0; from < n; from += 8)
         for (long o = 0; o < outs; o += TILE) {
@@ -154,36 +173,33 @@ static void lay_up(const Bench *b, const float *up, long outs, long n) {
         }
 }
 
-/* What n rows, laid out, give to a weight's gradient; it is added to what `sum` holds. */
-static __attribute__((noinline)) void slope_weight(const Bench *b, long outs, long n, float *sum, int adds) {
-    const long ins = b->job->ins;
-    for (long i = 0; i < ins; i += PANEL) {
-        const float *x = b->x + i * b->block;
-        const long held = least(PANEL, ins - i);
-        for (long o = 0; o < outs; o += TILE) {
-            const float *up = b->up + o * b->block;
-            float *y = sum + o * ins + i;
-#define FIRST(k) slope_tile(up, 1, TILE, x, n, y, ins, k, held, 0, 0)
-#define MORE(k) slope_tile(up, 1, TILE, x, n, y, ins, k, held, 1, 0)
-            if (adds) BY_ROWS(outs - o, MORE)
-            else BY_ROWS(outs - o, FIRST)
-#undef FIRST
-#undef MORE
+/* What n rows give to a weight's gradient; it is added to what `sum` holds. `next` is where this worker's next lie. */
+static __attribute__((noinline)) void slope_weight(const Bench *b, const float *up, long outs, long n,
+                                                   const float *next, float *sum, int adds) {
+    const long ins = b->job->ins, pace = 4 * TILE / (whole(ins, PANEL) / PANEL);
+    Fetch fetch = {(const char *)next, (const char *)(next + n * outs / 2), pace, pace};
+    for (long i = 0; i < ins; i += PANEL)
+        for (long o = 0; o < outs; o += TILE, fetch = after(fetch, n)) {
+            const float *x = IN_PLACE ? up + o : b->up + o * b->block;
+            const long term = IN_PLACE ? outs : TILE;
+            const Strip strip = {x, 1, term, n, x + EARLY * term, term};
+            slope_part(&strip, b->x + i * b->block, outs - o, least(PANEL, ins - i), sum + o * ins + i, ins, adds,
+                       fetch);
         }
-    }
 }
 
 /* One block of n rows from `at` on, while it is in the cache. */
-static void slope_block(const Bench *b, long at, long n, float *sum, int adds) {
+static void slope_block(const Bench *b, long at, long n, long ahead, float *sum, int adds) {
     const Slopes *job = b->job;
     int laid = 0;
     for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * job->ins) {
         if (!s->down) continue;
         if (!laid++) lay_x(b, job->x + at * job->ins, n);
-        lay_up(b, s->up + at * s->outs, s->outs, n);
-        slope_weight(b, s->outs, n, sum, adds);
+        const float *up = s->up + at * s->outs;
+        if (!IN_PLACE) lay_up(b, up, s->outs, n);
+        slope_weight(b, up, s->outs, n, up + ahead * s->outs, sum, adds);
     }
-    if (job->down) slope_rows(b, at, at + n);
+    if (job->down) slope_rows(b, at, at + n, ahead);
 }
 
 /* Add up a worker's share of the parts' sums. */
@@ -208,7 +224,7 @@ static void add_parts(const Slopes *job, const Worker *me) {
 static long lay_bench(Bench *b, const Slopes *job, float *desk) {
     const long wide = whole(job->ins, PANEL), across = job->outs * wide, x = b->block * wide;
     b->job = job, b->across = desk, b->x = desk + across, b->up = desk + across + x;
-    return whole(across + x + b->block * whole(job->outs, TILE), 16);
+    return whole(across + x + (IN_PLACE ? 0 : b->block * whole(job->outs, TILE)), 16);
 }
 
 static long block_rows(const Slopes *job) { return least(DEEP, whole(HELD_X / whole(job->ins, PANEL) + 1, TILE)); }
@@ -219,8 +235,11 @@ static void linear_backward(const Worker *me, void *given) {
     lay_bench(&b, job, job->desks + me->index * job->desk);
     if (job->down) lay_weights(&b);
     for (long part; (part = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) * job->part < job->rows;)
-        for (long at = 0, end = least(job->part, job->rows - part * job->part); at < end; at += b.block)
-            slope_block(&b, part * job->part + at, least(b.block, end - at), job->sums + part * job->weights, at > 0);
+        for (long at = 0, end = least(job->part, job->rows - part * job->part); at < end; at += b.block) {
+            const long ahead = at + b.block < end ? b.block : me->crew->count * job->part - at;
+            slope_block(&b, part * job->part + at, least(b.block, end - at), ahead, job->sums + part * job->weights,
+                        at > 0);
+        }
     meet(me);
     add_parts(job, me);
 }

@@ -42,7 +42,9 @@ typedef struct {
 #define DRAWN 32768  /* logits that are worth a thread of their own */
 #define CHUNK 96     /* rows that pass all layers together: their values stay in a core's own cache */
 
-#define SOME 24      /* rows that take many steps together, a multiple of TILE: their keys and values stay in a cache */
+/* Rows that take many steps together, a multiple of TILE: their keys and values stay in a cache. Where products are
+ * twice as quick, fetching a model's weights takes too long for so few. */
+#define SOME (TILE > 6 ? 48 : 24)
 
 /* What `rows` rows are worked in. */
 typedef struct {
@@ -83,7 +85,8 @@ static Scratch scratch(const Model *m, long rows, long longest) {
 static void multiply(const Worker *me, const Packed *w, const float *x, long rows, float *y) {
     long first, last;
     share(me, w->outs, PANEL, &first, &last);
-    if (first < last) product_part(w, first, last, x, rows, w->ins, y, w->outs);
+    if (first < last)
+        product_part(w, first, last, x, rows, w->ins, y, w->outs, next_panel(w, first, rows));
 }
 
 static void norm_rows(const Worker *me, const float *x, const float *weight, long n, float eps, long rows, float *y) {
