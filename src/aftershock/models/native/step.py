@@ -2,7 +2,7 @@
 
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -272,13 +272,13 @@ def _take(step: _Step, count: int, tokens: Tensor) -> None:
     _check(code, tokens, step.model.contents.head.outs)
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = build.library()
     assert library is not None
-    if library.aftershock_step.argtypes is None:
-        library.aftershock_step.argtypes = [c_void_p, c_long, c_long]
-        library.aftershock_draw.argtypes = [c_void_p, c_long]
-        library.aftershock_step.restype = library.aftershock_draw.restype = c_int
+    library.aftershock_step.argtypes = [c_void_p, c_long, c_long]
+    library.aftershock_draw.argtypes = [c_void_p, c_long]
+    library.aftershock_step.restype = library.aftershock_draw.restype = c_int
     return library
 
 

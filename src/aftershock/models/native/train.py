@@ -6,6 +6,7 @@ don't depend on the number of threads.
 
 import ctypes
 from ctypes import Structure, c_float, c_int, c_long, c_void_p
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class _Select(Structure):
 
 def serves(*tensors: Tensor) -> bool:
     """Whether passes over these tensors can be native: float32 on a CPU, a compiler, and not in sampling."""
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and type(t) in _PLAIN for t in tensors)
+    plain = all(t.is_cpu and t.dtype == torch.float32 and type(t) in _PLAIN for t in tensors)
     return plain and not torch.is_inference_mode_enabled() and build.library("train") is not None
 
 
@@ -229,12 +230,12 @@ _CALLS |= dict.fromkeys(("products", "combine", "linear_forward"))
 _CALLS |= dict.fromkeys(("select_forward", "choose", "read", "attend", "see", "linear_backward"), c_int)
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = build.library("train")
     assert library is not None
-    if library.aftershock_parts.argtypes is None:
-        for name, kind in _CALLS.items():
-            called = getattr(library, f"aftershock_{name}")
-            called.argtypes, called.restype = [c_void_p, c_long], kind
-        library.aftershock_parts.argtypes, library.aftershock_parts.restype = [c_long], c_long
+    for name, kind in _CALLS.items():
+        called = getattr(library, f"aftershock_{name}")
+        called.argtypes, called.restype = [c_void_p, c_long], kind
+    library.aftershock_parts.argtypes, library.aftershock_parts.restype = [c_long], c_long
     return library
