@@ -257,13 +257,12 @@ def draw(
 
 def _step(model: _Model, fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> _Step:
     """Describe a step without logits; what it points to is its caller's to hold."""
-    stores = [store.data_ptr() for layer in cache.layers for store in layer]
     return _Step(
         ctypes.pointer(model),
         *map(Tensor.data_ptr, fed),
         *(len(fed.tokens), cache.room),
         *(table.data_ptr() for table in tables),
-        (c_void_p * len(stores))(*stores),
+        (c_void_p * len(cache.places))(*cache.places),
     )
 
 
