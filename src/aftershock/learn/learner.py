@@ -79,7 +79,8 @@ class Learner:
         self.total_steps = total_steps
         self.steps_done = 0
         self.optimiser = adamw(model, optim)
-        self.balance_rate = 0.0 if any(lora.adapted(model)) else optim.balance_rate  # frozen weights: a frozen gate
+        self.adapted = any(lora.adapted(model))
+        self.balance_rate = 0.0 if self.adapted else optim.balance_rate  # frozen weights: a frozen gate
         self.reference: LanguageModel | None = None
         if self.loss is not None and self.loss.kl > 0:
             self.reference = copy.deepcopy(model).requires_grad_(False).eval()
@@ -97,7 +98,8 @@ class Learner:
         metrics = self._accumulate(batches).metrics(tokens)
         metrics |= {"grad_norm": self._clip(metrics["loss"]), "lr": self._set_rate(), "tokens": float(tokens)}
         take_step(self.optimiser)
-        lora.refresh(self.model)
+        if self.adapted:
+            lora.refresh(self.model)
         self.steps_done += 1
         return metrics | self._balance()
 

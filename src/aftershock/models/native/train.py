@@ -5,6 +5,7 @@ don't depend on the number of threads.
 """
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import Structure, c_float, c_int, c_long, c_void_p
 from functools import cache
 from typing import Any
@@ -77,7 +78,14 @@ def gated_halves(both: Tensor) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleave: bool) -> Tensor:
     """Rotate the pairs of x [batch, time, heads, dim] by tables [1 or batch, time, 1, dim], as `rope.rotate` does."""
-    return _TurnFunction.apply(x, *(table.expand(*x.shape[:2], 1, -1) for table in (cos, sin)), interleave)
+    return rotate_all((x,), cos, sin, interleave=interleave)[0]
+
+
+def rotate_all(xs: Sequence[Tensor], cos: Tensor, sin: Tensor, *, interleave: bool) -> tuple[Tensor, ...]:
+    """Rotate several tensors as `rotate` does, as one step of a backward."""
+    cos, sin = (table.expand(*xs[0].shape[:2], 1, -1) for table in (cos, sin))
+    turned: tuple[Tensor, ...] = _TurnFunction.apply(cos, sin, interleave, *xs)
+    return turned
 
 
 def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +107,21 @@ def selected(logits: Tensor, targets: Tensor, chosen: Tensor, entropy: Tensor, l
     """Write log-probabilities of targets Long[n], entropies, and the logits' log-sums, Float[n] each; no gradient."""
     given = (_at(logits), _at(targets), None, *logits.shape)
     call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
+
+
+def gated_rows(gate: Tensor, up: Tensor) -> Tensor:
+    """Return `gated` of contiguous tensors, without gradient."""
+    out = torch.empty_like(gate)
+    call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
+    return out
+
+
+def gated_slopes(gate: Tensor, up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `gate` and `up` under `grad`, that of `gated`, all contiguous."""
+    down = torch.empty_like(gate), torch.empty_like(up)
+    size = (*_rows(gate), gate.shape[-1])
+    call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
+    return down
 
 
 def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor, to: Tensor) -> None:
@@ -132,18 +155,13 @@ class _GatedFunction(torch.autograd.Function):
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.contiguous(), up.contiguous()
         ctx.save_for_backward(gate, up)
-        out = torch.empty_like(gate)
-        call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
-        return out
+        return gated_rows(gate, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        grad, down = grads[0].contiguous(), (torch.empty_like(gate), torch.empty_like(up))
-        size = (*_rows(gate), gate.shape[-1])
-        call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
-        return down
+        return gated_slopes(gate, up, grads[0].contiguous())
 
 
 class _HalvesFunction(torch.autograd.Function):
@@ -166,17 +184,17 @@ class _HalvesFunction(torch.autograd.Function):
 
 class _TurnFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    def forward(ctx: Any, cos: Tensor, sin: Tensor, neighbours: bool, *xs: Tensor) -> tuple[Tensor, ...]:
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
         ctx.neighbours = neighbours
-        return _turned(x, cos, sin, neighbours, 1.0)
+        return tuple(_turned(x, cos, sin, neighbours, 1.0) for x in xs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, ctx.neighbours, -1.0), None, None, None
+        return None, None, None, *(_turned(grad, cos, sin, ctx.neighbours, -1.0) for grad in grads)
 
 
 class _SelectFunction(torch.autograd.Function):
