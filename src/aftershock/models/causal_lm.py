@@ -121,8 +121,9 @@ class Block(nn.Module):
             self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, bias=config.gated_bias)
 
     def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None = None) -> Tensor:
-        x = x + self.self_attn(narrowed(self.input_layernorm(x)), context, store)
-        return x + self.mlp(narrowed(self.post_attention_layernorm(x)))
+        x, normed = self.input_layernorm.after(x)
+        x, normed = self.post_attention_layernorm.after(x, self.self_attn(narrowed(normed), context, store))
+        return x + self.mlp(narrowed(normed))
 
 
 class SharedHead(nn.Module):

@@ -37,6 +37,13 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return native.rms_norm(x, self.weight, self.eps) if native.serves(x, self.weight) else self.plain(x)
 
+    def after(self, x: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return x + more, or x, and its norm; in one pass where C computes, and so the gradient that both give x."""
+        if native.serves(x, self.weight, *([] if more is None else [more])):
+            return native.add_norm(x, more, self.weight, self.eps)
+        x = x if more is None else x + more
+        return x, self(x)
+
     def plain(self, x: Tensor) -> Tensor:
         """Return it by PyTorch alone."""
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)

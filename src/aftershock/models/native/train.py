@@ -19,10 +19,10 @@ from aftershock.models.native import build
 
 class _Norm(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("x", "weight", "up")),
+        *((name, c_void_p) for name in ("x", "more", "weight", "up")),
         *((name, c_long) for name in ("rows", "n")),
         ("eps", c_float),
-        *((name, c_void_p) for name in ("y", "scale", "down", "parts", "total")),
+        *((name, c_void_p) for name in ("sum", "y", "scale", "down", "parts", "total")),
     ]
 
 
@@ -63,7 +63,12 @@ _PLAIN = {Tensor, torch.nn.Parameter}  # others, such as fake ones, have no memo
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return x / sqrt(mean x^2 + eps) * weight for x [..., n] and weight [n]."""
-    return _NormFunction.apply(x, weight, eps)
+    return _NormFunction.apply(x, None, weight, eps)[1]
+
+
+def add_norm(x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return x + more, or x itself, and its `rms_norm`; in one pass, and so the gradient that both give x."""
+    return _NormFunction.apply(x, more, weight, eps)
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -132,22 +137,28 @@ def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor
 
 class _NormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x = x.contiguous()
-        y, scale = torch.empty_like(x), x.new_empty(_rows(x)[0])
-        call("norm_forward", _Norm(_at(x), _at(weight), None, *_rows(x), eps, _at(y), _at(scale)))
-        ctx.save_for_backward(x, weight, scale)
-        return y
+    def forward(ctx: Any, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        at, more = x.contiguous(), None if more is None else more.contiguous()
+        y, scale, both = torch.empty_like(at), x.new_empty(_rows(x)[0]), x if more is None else torch.empty_like(at)
+        given = (_at(at), None if more is None else _at(more), _at(weight), None)
+        call("norm_forward", _Norm(*given, *_rows(x), eps, _at(both), _at(y), _at(scale)))
+        ctx.save_for_backward(at if more is None else both, weight, scale)
+        ctx.set_materialize_grads(False)
+        ctx.added = more is not None
+        return both, y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        grad, down, total = grads[0].contiguous(), torch.empty_like(x), torch.empty_like(weight)
+        above, grad = (None if grad is None else grad.contiguous() for grad in grads)
+        if grad is None:
+            return above, above if ctx.added else None, None, None
+        down, total = torch.empty_like(x), torch.empty_like(weight)
         parts = x.new_zeros(_library().aftershock_parts(len(scale)), len(weight))
-        given = (_at(x), _at(weight), _at(grad), len(scale), len(weight), 0.0)
-        call("norm_backward", _Norm(*given, None, _at(scale), _at(down), _at(parts), _at(total)))
-        return down, total, None
+        given = (_at(x), None if above is None else _at(above), _at(weight), _at(grad), len(scale), len(weight), 0.0)
+        call("norm_backward", _Norm(*given, None, None, _at(scale), _at(down), _at(parts), _at(total)))
+        return down, down if ctx.added else None, total, None
 
 
 class _GatedFunction(torch.autograd.Function):
