@@ -1,6 +1,7 @@
 """What a process sets before PyTorch is loaded, and what of it the environment may say otherwise."""
 
 import ctypes
+import gc
 import os
 import resource
 import subprocess
@@ -54,6 +55,15 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise(unsaid, monk
         monkeypatch.setenv(said, "1")
     process.prepare()
     assert unsaid == ([] if said else [(-3, process.MAPPED), (-1, process.KEPT)])
+
+
+def test_cycles_are_looked_for_seldom(unsaid):
+    before = gc.get_threshold()
+    try:
+        process.prepare()
+        assert gc.get_threshold() == (process.MADE, *before[1:])
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_a_library_without_mallopt_is_left_alone(unsaid, monkeypatch):

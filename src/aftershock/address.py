@@ -23,8 +23,29 @@ def key(*address: int | str) -> int:
     >>> key(0, "zero", 3) == key(0, "zero", 3), key(1) == key("1")
     (True, False)
     """
-    text = "\x1f".join(f"{type(part).__name__[0]}{part}" for part in address)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(_spelt(address)).digest(), "little")
+
+
+def keys(count: int, *address: int | str) -> list[int]:
+    """Return the keys of `count` addresses that go on from this one with 0, 1, 2, ...
+
+    >>> keys(2, 7, "zero") == [key(7, "zero", 0), key(7, "zero", 1)]
+    True
+    """
+    begun, found = _digest(_spelt((*address, 0)).removesuffix("0")), []
+    for last in range(count):
+        digest = begun.copy()
+        digest.update(str(last).encode())
+        found.append(int.from_bytes(digest.digest(), "little"))
+    return found
+
+
+def _spelt(address: Address) -> str:
+    return "\x1f".join(f"{type(part).__name__[0]}{part}" for part in address)
+
+
+def _digest(text: str) -> "hashlib.blake2b":
+    return hashlib.blake2b(text.encode(), digest_size=8)
 
 
 def generator(*address: int | str) -> random.Random:

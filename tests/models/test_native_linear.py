@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aftershock.models.layers import Linear, linears
+from aftershock.models.layers import GatedMLP, Linear, gated, linears
 from aftershock.models.native import build, linear
 
 pytestmark = pytest.mark.skipif(build.library("train") is None, reason=f"no native part: {build.why_not('train')}")
@@ -77,6 +77,20 @@ def test_several_layers_give_what_each_does():
     x = torch.randn(1, 300, 32)
     assert layers[0].native(x)
     assert all(map(torch.equal, linears(x, *layers), [layer(x) for layer in layers]))
+
+
+@pytest.mark.parametrize(("frozen", "bias"), [((), True), (("x", "up_proj.weight", "down_proj.weight"), False)])
+def test_a_gated_mlp_gives_what_its_layers_do(frozen, bias):
+    torch.manual_seed(0)
+    mlp, x = GatedMLP(32, 48, bias=bias), torch.randn(1, 300, 32)
+    asked = [tensor for name, tensor in [("x", x), *mlp.named_parameters()] if name not in frozen]
+    for tensor in (x, *mlp.parameters()):
+        tensor.requires_grad_(any(tensor is one for one in asked))
+    up = torch.randn(1, 300, 32)
+    made = [mlp(x), mlp.down_proj(gated(*linears(x, mlp.gate_proj, mlp.up_proj)))]
+    assert type(made[0].grad_fn).__name__ == "_MLPFunctionBackward"
+    assert torch.equal(*made)
+    assert all(map(torch.equal, *(torch.autograd.grad(y, asked, up) for y in made)))
 
 
 def test_few_rows_half_precision_and_sampling_are_left_to_pytorch():

@@ -49,6 +49,28 @@ def test_norm(rows, width, threads):
 
 @given(**SIZES)
 @settings(max_examples=25, deadline=None)
+def test_norm_beside_what_it_is_of(rows, width, threads):
+    x, more, weight = normal(1, rows, width, scale=3), normal(1, rows, width, seed=2), normal(width, seed=1)
+
+    def plain(x, w, more=0.0):
+        return torch.cat((x + more, F.rms_norm(x + more, (width,), w, 1e-6)))
+
+    agree(lambda x, w: torch.cat(train.add_norm(x, None, w, 1e-6)), plain, (x, weight), threads)
+    agree(lambda x, w, more: torch.cat(train.add_norm(x, more, w, 1e-6)), plain, (x, weight, more), threads)
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_norm_beside_what_it_is_of_where_one_of_both_is_read(read):
+    inputs = [normal(1, 9, 20).requires_grad_(), normal(1, 9, 20, seed=1).requires_grad_()]
+    weight = normal(20, seed=2).requires_grad_()
+    found, total = train.add_norm(*inputs, weight, 1e-6)[read], sum(inputs)
+    wanted = (total, F.rms_norm(total, (20,), weight, 1e-6))[read]
+    for one, other in zip(*(torch.autograd.grad(y.square().sum(), inputs) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@given(**SIZES)
+@settings(max_examples=25, deadline=None)
 def test_gated_unit_and_its_halves_side_by_side(rows, width, threads):
     gate, up = normal(rows, width, scale=4), normal(rows, width, seed=1)
     agree(train.gated, lambda g, u: F.silu(g) * u, (gate, up), threads)
@@ -67,6 +89,16 @@ def test_rotation(rows, heads, pairs, interleave):
         (normal(1, rows, heads, 2 * pairs),),
         2,
     )
+
+
+def test_several_rotations_are_each_ones():
+    cos, sin = (part[None, :9, None] for part in rope.RotaryTable(Rope(), 8, 512, interleave=False).upto(9, "cpu"))
+    xs = normal(2, 9, 3, 8).requires_grad_(), normal(2, 9, 1, 8, seed=1).requires_grad_()
+    together = train.rotate_all(xs, cos, sin, interleave=False)
+    alone = [train.rotate(x, cos, sin, interleave=False) for x in xs]
+    ups = [normal(*x.shape, seed=2) for x in xs]
+    assert all(map(torch.equal, together, alone))
+    assert all(map(torch.equal, torch.autograd.grad(together, xs, ups), torch.autograd.grad(alone, xs, ups)))
 
 
 @given(rows=st.integers(1, 40), vocab=st.sampled_from([1, 7, 8, 33, 768, 9001]), scale=st.sampled_from([0.1, 3, 30]))

@@ -39,6 +39,14 @@ class Nasty(Task):
     def do_begun(self, answer: str) -> Verdict:
         return Verdict("right", f"after {self.begun[-4:]}")
 
+    def do_count(self, answer: str) -> Verdict:
+        """Fail at first where the answer ends in "late"; tell how often this answer was checked."""
+        self.counts = getattr(self, "counts", {})
+        self.counts[answer] = self.counts.get(answer, 0) + 1
+        if answer.endswith("late") and self.counts[answer] == 1:
+            raise KeyError("not yet")
+        return Verdict("right", f"check {self.counts[answer]}")
+
     def do_raise(self, answer: str) -> Verdict:
         raise KeyError("lost")
 

@@ -221,6 +221,15 @@ def test_what_is_begun_early_changes_no_verdict_and_starts_no_clock(judge):
     assert judge.judge([says("right")] * 3)[2].verdict.outcome == "right"
 
 
+def test_one_answer_to_one_problem_is_checked_once_where_that_tells(judge):
+    other = Problem("nasty", "n-2", "?", "!")
+    once, late, elsewhere = says("count:once"), says("count:late"), (other, says("count:once")[1])
+    rewards = judge.judge([once, late, elsewhere, once, late, late, says("right")])
+    assert [r.verdict.reason[:8] for r in rewards] == [
+        *("check 1", "KeyError", "check 2", "check 1", "check 2", "check 2", "was righ")
+    ]
+
+
 def test_an_empty_batch_and_an_unknown_task(judge):
     assert judge.judge([]) == []
     with pytest.raises(VerifierError, match=r"of task 'other', but the judge has only: nasty"):

@@ -1,8 +1,10 @@
 """Continuous batching: prompts are prefilled together, and a finished row's place is taken at once."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,8 +50,7 @@ def rounded_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A completion as it stood in its row."""
 
     request: Request
@@ -161,16 +162,16 @@ class Decoder:
     def _finish(self, row: int, reason: FinishReason) -> Finished:
         rows, request = self.rows, self.rows.owners[row]
         assert request is not None
-        length = rows.steps[row]
-        logprobs, sampled = rows.logprobs[row, :length], rows.sampled_logprobs[row, :length]
-        if not (np.isfinite(logprobs).all() and np.isfinite(sampled).all()):
+        drawn = slice(int(rows.steps[row]))
+        logprobs, sampled = rows.logprobs[row, drawn].tolist(), rows.sampled_logprobs[row, drawn].tolist()
+        if not math.isfinite(sum(logprobs) + sum(sampled)):  # of so few float32 values a sum in float64 is finite
             raise AftershockError(
                 f"the model gave logits that are not finite while completing prompt {request.prompt}, sample "
                 f"{request.sample}: its weights have diverged, or logit_bias forbids every token; go back to the "
                 "last good checkpoint with a lower learning rate, or lift the bias"
             )
-        told = rows.tokens[row, :length].tolist(), logprobs.tolist(), sampled.tolist()
-        return Finished(request, *told, reason, rows.forwards(row))
+        tokens = rows.tokens[row, drawn].tolist()
+        return Finished(request, tokens, logprobs, sampled, reason, rows.forwards(row))
 
     def _fill(self, free: Iterable[int]) -> None:
         """Give the `free` rows to waiting requests; close the holes that remain."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from aftershock.address import Address, key
+from aftershock.address import Address, keys
 from aftershock.errors import CapacityError, SamplingError
 from aftershock.generate.decoder import Decoder, Finished, Layout
 from aftershock.generate.rows import BYTES_A_TOKEN, Group, Request
@@ -198,8 +198,8 @@ def _groups(encoded: list[tuple[int, ...]], params: SamplingParams, addresses: S
     for number, tokens in enumerate(encoded):
         group = groups.setdefault(tokens, Group(tokens, []))
         address = addresses[number] if addresses is not None else _own_address(group, params.n)
-        for sample in range(params.n):
-            group.requests.append(Request(number, sample, key(params.seed, *address, sample)))
+        drawn_by = keys(params.n, params.seed, *address)
+        group.requests.extend(Request(number, sample, key) for sample, key in enumerate(drawn_by))
     return list(groups.values())
 
 
@@ -211,11 +211,12 @@ def _own_address(group: Group, n: int) -> Address:
 @contextmanager
 def _sampling(model: LanguageModel) -> Iterator[None]:
     """Without gradients and in eval mode, which is undone afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         with torch.inference_mode():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True

@@ -52,7 +52,13 @@ def group_advantages(
     signal = [len(set(group)) > 1 for group in kept]
     values: list[list[float | None]] = []
     for (group, counts), known, teaches in zip(pairs, kept, signal):
-        centre = fmean(known) if teaches else 0.0
-        scale = stdev(known) + EPSILON if teaches and kind != "dr_grpo" else 1.0
+        centre, spread = _moments(tuple(known)) if teaches else (0.0, 0.0)
+        scale = spread + EPSILON if teaches and kind != "dr_grpo" else 1.0
         values.append([((r - centre) / scale if teaches else 0.0) if c else None for r, c in zip(group, counts)])
     return GroupAdvantages(values, signal)
+
+
+@lru_cache(maxsize=1024)  # as above
+def _moments(known: tuple[float, ...]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation."""
+    return fmean(known), stdev(known)

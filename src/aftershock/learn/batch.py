@@ -1,11 +1,12 @@
 """Sequences of a training step, packed end to end into rows without padding."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -203,17 +204,22 @@ def _lay(rows: Sequence[_Row], whole: Whole) -> Batch:
     numbers, pieces, parents = zip(*laid)
     lengths = [len(piece.tokens) for piece in pieces]
     repeats = torch.tensor(lengths)
-    logprobs = [value for piece in pieces for value in piece.logprobs or ()]
+    logprobs = _joined((piece.logprobs or () for piece in pieces), np.float32)
     return Batch(
-        tokens=torch.tensor([token for piece in pieces for token in piece.tokens], dtype=torch.long),
+        tokens=_joined((piece.tokens for piece in pieces), np.int64),
         segments=Segments(
             bounds=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
             longest=max(map(len, rows)),
             parents=torch.tensor(parents) if homes else None,
         ),
-        mask=torch.tensor([flag for piece in pieces for flag in piece.mask], dtype=torch.bool),
+        mask=_joined((piece.mask for piece in pieces), np.bool_),
         advantages=torch.tensor([piece.advantage for piece in pieces], dtype=torch.float32).repeat_interleave(repeats),
         sequence=torch.tensor(numbers).repeat_interleave(repeats),
         whole=whole,
-        sampler_logprobs=torch.tensor(logprobs, dtype=torch.float32) if logprobs else None,
+        sampler_logprobs=logprobs if len(logprobs) else None,
     )
+
+
+def _joined(parts: Iterable[Sequence[float]], kind: type[np.generic]) -> Tensor:
+    """Return the parts end to end; by numpy, which takes a third of PyTorch's time to read a list."""
+    return torch.from_numpy(np.fromiter(chain.from_iterable(parts), kind))

@@ -15,7 +15,15 @@ from aftershock.learn import lora
 from aftershock.learn.batch import Batch
 from aftershock.learn.logprobs import token_logprobs
 from aftershock.learn.losses import LOSSES, LossValue, Terms, cross_entropy
-from aftershock.learn.optim import adamw, learning_rate, load_optimiser_state, optimiser_state, settled, trainable
+from aftershock.learn.optim import (
+    adamw,
+    learning_rate,
+    load_optimiser_state,
+    optimiser_state,
+    settled,
+    take_step,
+    trainable,
+)
 from aftershock.learn.recompute import is_tight, recomputed
 from aftershock.models.base import LanguageModel
 from aftershock.recipe import LossTable, OptimTable
@@ -71,7 +79,8 @@ class Learner:
         self.total_steps = total_steps
         self.steps_done = 0
         self.optimiser = adamw(model, optim)
-        self.balance_rate = 0.0 if any(lora.adapted(model)) else optim.balance_rate  # frozen weights: a frozen gate
+        self.adapted = any(lora.adapted(model))
+        self.balance_rate = 0.0 if self.adapted else optim.balance_rate  # frozen weights: a frozen gate
         self.reference: LanguageModel | None = None
         if self.loss is not None and self.loss.kl > 0:
             self.reference = copy.deepcopy(model).requires_grad_(False).eval()
@@ -88,8 +97,9 @@ class Learner:
         tokens = self._check(batches)
         metrics = self._accumulate(batches).metrics(tokens)
         metrics |= {"grad_norm": self._clip(metrics["loss"]), "lr": self._set_rate(), "tokens": float(tokens)}
-        self.optimiser.step()
-        lora.refresh(self.model)
+        take_step(self.optimiser)
+        if self.adapted:
+            lora.refresh(self.model)
         self.steps_done += 1
         return metrics | self._balance()
 
@@ -224,15 +234,15 @@ class Learner:
 
     def _clip(self, loss: float) -> float:
         """Clip the gradient to `clip_norm` and return its norm before; raise where it or the loss isn't finite."""
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
+        moved = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             self.optimiser.zero_grad(set_to_none=True)
             raise TrainingError(
                 f"step {self.steps_done}: loss {loss}, gradient norm {norm.item()}; both must be finite. "
                 "The weights are as they were before the step: resume with a lower optim.lr, or in float32"
             )
-        torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.optim.clip_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(moved, self.optim.clip_norm, norm)
         return norm.item()
 
     def _set_rate(self) -> float:

@@ -12,6 +12,8 @@ from aftershock.learn.adam8 import AdamW8bit, new_state
 from aftershock.models.base import LanguageModel
 from aftershock.recipe import OptimTable
 
+_SMALL = 1 << 16  # weights of a tensor, on average, from which a second thread is worth its waking
+
 
 def settled(optim: OptimTable, model: LanguageModel) -> OptimTable:
     """Return the table with a precision in place of "auto": what the model trains in where it is."""
@@ -55,6 +57,22 @@ def adamw(model: nn.Module, optim: OptimTable) -> torch.optim.Optimizer:
     if optim.moments == "8bit":
         return AdamW8bit(groups, optim.lr, optim.betas)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
+
+
+def take_step(optimiser: torch.optim.Optimizer) -> None:
+    """Let the optimiser move its weights, on one thread where they are small.
+
+    AdamW's kernel hands every tensor to all threads, of 25 values too, and to wake one takes longer than to do its
+    share: 3.1 ms on two threads for a nano model's 51 tensors, and 0.6 on one.
+    """
+    threads = torch.get_num_threads()
+    sizes = [weight.numel() for group in optimiser.param_groups for weight in group["params"]]
+    if sum(sizes) < _SMALL * len(sizes):
+        torch.set_num_threads(1)
+    try:
+        optimiser.step()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ class GroupedAttention(nn.Module):
         parts = linears(x, self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (part.unflatten(-1, (-1, self.dim)) for part in parts)
         q, k = self.q_norm(q), self.k_norm(k)
-        q, k = context.rotate(q, interleave=False), context.rotate(k, interleave=False)
+        q, k = context.rotate(q, k, interleave=False)
         if context.slots is not None and store is not None:
             context.slots.write(store[0], k)
             context.slots.write(store[1], v)
@@ -100,7 +100,7 @@ class LatentAttention(nn.Module):
         q = q.unflatten(-1, (c.num_attention_heads, c.qk_head_dim))
         q_plain, q_rope = q.split((c.qk_nope_head_dim, c.qk_rope_head_dim), -1)
         latent, k_rope = self.kv_a_proj_with_mqa(x).split((c.kv_lora_rank, c.qk_rope_head_dim), -1)
-        both = context.rotate(torch.cat((q_rope, k_rope.unsqueeze(2)), 2), interleave=c.rope_interleave)
+        (both,) = context.rotate(torch.cat((q_rope, k_rope.unsqueeze(2)), 2), interleave=c.rope_interleave)
         q_rope, k_rope = both.split((c.num_attention_heads, 1), 2)
         return q_plain, q_rope, self.kv_a_layernorm(latent), k_rope
 

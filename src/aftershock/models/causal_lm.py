@@ -46,12 +46,17 @@ class LayerCache(KVCache):
         for store, size in zip(held, sizes):
             store[: size // capacity * room] = 0
         self._held = [held[at : at + len(shapes)] for at in range(0, len(held), len(shapes))]
+        self.places = [store.data_ptr() for store in held]
         self._moves = Moves.of(held, shapes)
-        self.layers = self._laid_out()
+        self._layers: list[tuple[Tensor, ...]] | None = None
         self.graphs = GraphedSteps()
 
-    def _laid_out(self) -> list[tuple[Tensor, ...]]:
-        return [tuple(map(self._view, held, self._shapes)) for held in self._held]
+    @property
+    def layers(self) -> list[tuple[Tensor, ...]]:
+        """Each layer's tensors as they are laid out now; C does with `places`, where each begins in memory."""
+        if self._layers is None:
+            self._layers = [tuple(map(self._view, held, self._shapes)) for held in self._held]
+        return self._layers
 
     def _view(self, held: Tensor, shape: tuple[int, ...]) -> Tensor:
         *heads, dim = shape
@@ -60,9 +65,9 @@ class LayerCache(KVCache):
 
     def widen(self, room: int, rows: int) -> None:
         """Move rows from the last to the first, as each one's place begins further on."""
-        before, stores = self.room, self._stores()
-        self.rows, self.room = rows, bucket(room, self.capacity) if stores[0].is_cuda else room
-        self.layers = self._laid_out()
+        before, stores = self.room, self._stores() if self._moves is None else []
+        on_gpu = self._held[0][0].is_cuda
+        self.rows, self.room, self._layers = rows, bucket(room, self.capacity) if on_gpu else room, None
         if self._moves is not None:
             self._moves.widen(rows, before, self.room)
             return
@@ -119,8 +124,9 @@ class Block(nn.Module):
             self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, bias=config.gated_bias)
 
     def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None = None) -> Tensor:
-        x = x + self.self_attn(narrowed(self.input_layernorm(x)), context, store)
-        return x + self.mlp(narrowed(self.post_attention_layernorm(x)))
+        x, normed = self.input_layernorm.after(x)
+        x, normed = self.post_attention_layernorm.after(x, self.self_attn(narrowed(normed), context, store))
+        return x + self.mlp(narrowed(normed))
 
 
 class SharedHead(nn.Module):

@@ -37,6 +37,13 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return native.rms_norm(x, self.weight, self.eps) if native.serves(x, self.weight) else self.plain(x)
 
+    def after(self, x: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return x + more, or x, and its norm; in one pass where C computes, and so the gradient that both give x."""
+        if native.serves(x, self.weight, *([] if more is None else [more])):
+            return native.add_norm(x, more, self.weight, self.eps)
+        x = x if more is None else x + more
+        return x, self(x)
+
     def plain(self, x: Tensor) -> Tensor:
         """Return it by PyTorch alone."""
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
@@ -89,6 +96,10 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(inner, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        layers = self.gate_proj, self.up_proj, self.down_proj
+        if all(isinstance(layer, Linear) and layer.native(x) for layer in layers):
+            weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+            return linear.gated_mlp(x, weights, biases, self.gate_proj.in_place)
         return self.down_proj(gated(*linears(x, self.gate_proj, self.up_proj)))
 
 
@@ -214,10 +225,11 @@ class Context:
     slots: Slots | None = None
     exact: bool = False  # whether the model is exact, with its parts in C
 
-    def rotate(self, x: Tensor, *, interleave: bool) -> Tensor:
-        """Rotate the pairs of x [batch, time, heads, dim] by the tables, neighbours or half a head apart."""
-        rotate = native.rotate if self.exact or self.spans is not None else rope.rotate
-        return rotate(x, self.cos, self.sin, interleave=interleave)
+    def rotate(self, *xs: Tensor, interleave: bool) -> tuple[Tensor, ...]:
+        """Rotate the pairs of each [batch, time, heads, dim] by the tables, neighbours or half a head apart."""
+        if self.exact or self.spans is not None:
+            return native.rotate_all(xs, self.cos, self.sin, interleave=interleave)
+        return tuple(rope.rotate(x, self.cos, self.sin, interleave=interleave) for x in xs)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Return what q, k, v [batch, time, heads, dim] see of each other, as `causal_attention` does."""

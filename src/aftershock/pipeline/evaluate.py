@@ -89,6 +89,8 @@ def sample(
 
 
 def _quality(judge: Judge, problem: Problem, completions: Sequence[Completion]) -> tuple[float, ...]:
+    if not judge.is_open(problem):
+        return ()
     told = [judge.quality(problem, completion) for completion in completions]
     return tuple(value for value in told if value is not None)
 

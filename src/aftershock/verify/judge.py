@@ -68,7 +68,9 @@ class Judge:
     ) -> None:
         self._places = _places(tasks)
         self._tasks = tasks
-        self._boxed = [getattr(task, "boxed", False) for task in tasks]
+        self._boxed, self._open, self._waits = (
+            [getattr(task, name, False) for task in tasks] for name in ("boxed", "open", "waits")
+        )
         self._reward = reward
         self._max_tokens = max_tokens
         self._prefilled = prefilled
@@ -94,37 +96,46 @@ class Judge:
         Right or wrong is what the task's check says of the text in the one pair of answer tags after the reasoning; a
         completion without such is wrong, but for a task whose answers are `boxed`: without tags, all that follows the
         reasoning is looked at. A check that raises, returns no Verdict, ends its process or takes longer
-        than `timeout_seconds` leaves its rollout unverifiable. Raises VerifierError as soon as their share of this
-        batch is above `max_unverifiable`.
+        than `timeout_seconds` leaves its rollout unverifiable. An answer that several rollouts gave to a problem is
+        checked once, but anew for each where it can't be verified. Raises VerifierError as soon as the unverifiable
+        ones' share of this batch is above `max_unverifiable`.
         """
         verdicts: dict[int, Verdict] = {}
-        numbers: list[int] = []
-        jobs: list[Job] = []
+        jobs: dict[int, Job] = {}
+        alike: dict[tuple[int, str], list[int]] = {}  # rollouts by problem and answer
         for number, (problem, completion) in enumerate(rollouts):
             place = self._place(problem)
             extracted = _extract(completion, self._prefilled, self._boxed[place])
             if isinstance(extracted, Verdict):
                 verdicts[number] = extracted
             else:
-                numbers.append(number)
-                jobs.append((place, problem, extracted))
+                jobs[number] = (place, problem, extracted)
+                alike.setdefault((id(problem), extracted), []).append(number)
         failures: list[int] = []
 
-        def settle(job: int, verdict: Verdict) -> None:
-            verdicts[numbers[job]] = verdict
+        def settle(number: int, verdict: Verdict) -> None:
             if verdict.outcome == "unverifiable":
-                failures.append(numbers[job])
+                verdicts[number] = verdict
+                failures.append(number)
                 self._bear(failures, rollouts, verdicts)
+                return
+            _, problem, extracted = jobs[number]
+            for same in alike[id(problem), extracted]:
+                verdicts.setdefault(same, verdict)
+
+        def check(numbers: list[int]) -> None:
+            self.pool.run([jobs[number] for number in numbers], lambda job, verdict: settle(numbers[job], verdict))
 
         with self._lock:
-            self.pool.run(jobs, settle)
+            check([same[0] for same in alike.values()])
+            check([number for number in jobs if number not in verdicts])
             self.counts.update(verdict.outcome for verdict in verdicts.values())
         return [self._compose(*rollout, verdicts[number]) for number, rollout in enumerate(rollouts)]
 
     def begin(self, problem: Question, completion: Response) -> None:
         """Let the check of a rollout that `judge` will be handed soon begin what it waits for, where its task can."""
         place = self._place(problem)
-        if getattr(self._tasks[place], "waits", False):
+        if self._waits[place]:
             extracted = _extract(completion, self._prefilled, self._boxed[place])
             if isinstance(extracted, str):
                 with self._lock:
@@ -132,7 +143,7 @@ class Judge:
 
     def is_open(self, problem: Question) -> bool:
         """Return whether the problem's task has no rule that rewards it: its check serves measuring alone."""
-        return getattr(self._tasks[self._place(problem)], "open", False)
+        return self._open[self._place(problem)]
 
     def quality(self, problem: Question, completion: Response) -> float | None:
         """Return how good an open task's answer truly is, in [0, 1], which no reward may know; None for other tasks.

@@ -84,10 +84,43 @@ def slopes(
     if any(weight.numel() > _SMALL for weight in weights):
         _slopes_by_torch(x, weights, ups, down, own, adds)
         return
-    sizes = [_Slope(_at(w), _at(up), _at(to), len(w)) for w, up, to in zip(weights, ups, own)]
-    outs = sum(map(len, weights))
+    sizes = [_Slope(_at(w), _at(up), _at(to), w.shape[0]) for w, up, to in zip(weights, ups, own)]
+    outs = sum(weight.shape[0] for weight in weights)
     job = _Slopes((_Slope * len(sizes))(*sizes), _at(x), _at(down), len(sizes), *x.shape, outs, adds)
     train.call("linear_backward", job)
+
+
+def gated_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], in_place: bool = False) -> Tensor:
+    """Return down(silu(gate(x)) * up(x)) for x [..., in] and the layers gate, up and down: one step of a backward."""
+    return _MLPFunction.apply(x, in_place, *weights, *biases)
+
+
+class _MLPFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, in_place: bool, *given: Any) -> Tensor:
+        weights, biases = tuple(weight.contiguous() for weight in given[:3]), given[3:]
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        gate, up = (rows.new_empty(rows.shape[0], weight.shape[0]) for weight in weights[:2])
+        _forward(rows, weights[:2], biases[:2], in_place, (gate, up))
+        inner, made = train.gated_rows(gate, up), rows.new_empty(*x.shape[:-1], weights[2].shape[0])
+        _forward(inner, weights[2:], biases[2:], in_place, (made,))
+        ctx.save_for_backward(x, gate, up, inner, *weights)
+        ctx.biased = [bias is not None for bias in biases]
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gate, up, inner, *weights = ctx.saved_tensors
+        rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
+        own = [torch.empty_like(weight) if asked else None for weight, asked in zip(weights, need[2:])]
+        last, between = grads[0].reshape(-1, weights[2].shape[0]).contiguous(), torch.empty_like(inner)
+        slopes(inner, weights[2:], (last,), between, own[2:])
+        ups = train.gated_slopes(gate, up, between)
+        down = torch.empty_like(rows) if need[0] else None
+        slopes(rows, weights[:2], ups, down, own[:2])
+        biases = (up.sum(0) if biased else None for up, biased in zip((*ups, last), ctx.biased))
+        return None if down is None else down.view_as(x), None, *own, *biases
 
 
 class _LinearFunction(torch.autograd.Function):
@@ -98,7 +131,7 @@ class _LinearFunction(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         ctx.save_for_backward(x, *weights)
         ctx.biased = [bias is not None for bias in biases]
-        made = tuple(rows.new_empty(*x.shape[:-1], len(weight)) for weight in weights)
+        made = tuple(rows.new_empty(*x.shape[:-1], weight.shape[0]) for weight in weights)
         _forward(rows, weights, biases, in_place, made)
         return made
 
@@ -107,7 +140,7 @@ class _LinearFunction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
-        ups = [grad.reshape(-1, len(weight)).contiguous() for grad, weight in zip(grads, weights)]
+        ups = [grad.reshape(-1, weight.shape[0]).contiguous() for grad, weight in zip(grads, weights)]
         down = torch.empty_like(rows) if need[0] else None
         own = [torch.empty_like(weight) if asked else None for weight, asked in zip(weights, need[2:])]
         slopes(rows, weights, ups, down, own)
@@ -135,7 +168,8 @@ def _forward(
 ) -> None:
     held: list[Tensor] = []
     parts = [_Layer(packed(w, bias, in_place, held), _at(y)) for w, bias, y in zip(weights, biases, made)]
-    job = _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), len(x), sum(map(len, weights)))
+    outs = sum(weight.shape[0] for weight in weights)
+    job = _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), x.shape[0], outs)
     train.call("linear_forward", job)
 
 

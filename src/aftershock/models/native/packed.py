@@ -2,6 +2,7 @@
 
 import ctypes
 from ctypes import Structure, c_long, c_void_p
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,11 +28,11 @@ def packed(weight: Tensor, bias: Tensor | None, in_place: bool, held: list[Tenso
     return Packed(to.data_ptr(), outs, ins, at, 0)
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = build.library()
     assert library is not None
-    if library.aftershock_pack.argtypes is None:
-        library.aftershock_packed_size.argtypes, library.aftershock_packed_size.restype = [c_long, c_long], c_long
-        library.aftershock_pack.argtypes = [c_void_p, c_long, c_long, c_void_p]
-        library.aftershock_pack.restype = None
+    library.aftershock_packed_size.argtypes, library.aftershock_packed_size.restype = [c_long, c_long], c_long
+    library.aftershock_pack.argtypes = [c_void_p, c_long, c_long, c_void_p]
+    library.aftershock_pack.restype = None
     return library

@@ -17,19 +17,27 @@
 #define WORTH 16384 /* values that are worth a thread's start */
 
 typedef struct {
-    const float *x, *weight, *up; /* x [rows][n], weight [n]; up [rows][n] is the gradient of y */
-    long rows, n;
+    const float *x, *more, *weight, *up; /* x [rows][n], weight [n]; up [rows][n] is the gradient of y */
+    long rows, n; /* more [rows][n] or NULL: what is added to x before, and backward to its gradient */
     float eps;
-    float *y, *scale, *down, *parts, *total; /* scale [rows]; down [rows][n], total [n]: gradients of x and weight */
-} Norm;
+    float *sum, *y, *scale, *down, *parts, *total; /* sum and down [rows][n], scale [rows], total [n]: x + more, and */
+} Norm;                                            /* the gradients of it and of the weight */
+
+static float *add_row(const float *x, const float *more, long n, float *to) {
+    for (long i = 0; i < n; i++) to[i] = x[i] + more[i];
+    return to;
+}
 
 static void norm_forward(const Worker *me, void *given) {
     const Norm *job = given;
     const long n = job->n;
     long first, last;
     share(me, job->rows, 1, &first, &last);
-    for (long r = first; r < last; r++)
-        job->scale[r] = rms_norm(job->x + r * n, job->weight, n, job->eps, job->y + r * n);
+    for (long r = first; r < last; r++) {
+        const float *x = job->x + r * n;
+        if (job->more) x = add_row(x, job->more + r * n, n, job->sum + r * n);
+        job->scale[r] = rms_norm(x, job->weight, n, job->eps, job->y + r * n);
+    }
 }
 
 static void norm_row_backward(const Norm *job, long r, float *restrict part) {
@@ -43,6 +51,7 @@ static void norm_row_backward(const Norm *job, long r, float *restrict part) {
         down[i] = down[i] * by - x[i] * pull;
         part[i] += up[i] * x[i] * by;
     }
+    if (job->more) add_row(down, job->more + r * n, n, down);
 }
 
 static void norm_backward(const Worker *me, void *given) {

@@ -2,7 +2,7 @@
 
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -257,13 +257,12 @@ def draw(
 
 def _step(model: _Model, fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> _Step:
     """Describe a step without logits; what it points to is its caller's to hold."""
-    stores = [store.data_ptr() for layer in cache.layers for store in layer]
     return _Step(
         ctypes.pointer(model),
         *map(Tensor.data_ptr, fed),
         *(len(fed.tokens), cache.room),
         *(table.data_ptr() for table in tables),
-        (c_void_p * len(stores))(*stores),
+        (c_void_p * len(cache.places))(*cache.places),
     )
 
 
@@ -272,13 +271,13 @@ def _take(step: _Step, count: int, tokens: Tensor) -> None:
     _check(code, tokens, step.model.contents.head.outs)
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = build.library()
     assert library is not None
-    if library.aftershock_step.argtypes is None:
-        library.aftershock_step.argtypes = [c_void_p, c_long, c_long]
-        library.aftershock_draw.argtypes = [c_void_p, c_long]
-        library.aftershock_step.restype = library.aftershock_draw.restype = c_int
+    library.aftershock_step.argtypes = [c_void_p, c_long, c_long]
+    library.aftershock_draw.argtypes = [c_void_p, c_long]
+    library.aftershock_step.restype = library.aftershock_draw.restype = c_int
     return library
 
 

@@ -5,7 +5,9 @@ don't depend on the number of threads.
 """
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import Structure, c_float, c_int, c_long, c_void_p
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,10 +19,10 @@ from aftershock.models.native import build
 
 class _Norm(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("x", "weight", "up")),
+        *((name, c_void_p) for name in ("x", "more", "weight", "up")),
         *((name, c_long) for name in ("rows", "n")),
         ("eps", c_float),
-        *((name, c_void_p) for name in ("y", "scale", "down", "parts", "total")),
+        *((name, c_void_p) for name in ("sum", "y", "scale", "down", "parts", "total")),
     ]
 
 
@@ -52,7 +54,7 @@ class _Select(Structure):
 
 def serves(*tensors: Tensor) -> bool:
     """Whether passes over these tensors can be native: float32 on a CPU, a compiler, and not in sampling."""
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and type(t) in _PLAIN for t in tensors)
+    plain = all(t.is_cpu and t.dtype == torch.float32 and type(t) in _PLAIN for t in tensors)
     return plain and not torch.is_inference_mode_enabled() and build.library("train") is not None
 
 
@@ -61,7 +63,12 @@ _PLAIN = {Tensor, torch.nn.Parameter}  # others, such as fake ones, have no memo
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return x / sqrt(mean x^2 + eps) * weight for x [..., n] and weight [n]."""
-    return _NormFunction.apply(x, weight, eps)
+    return _NormFunction.apply(x, None, weight, eps)[1]
+
+
+def add_norm(x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return x + more, or x itself, and its `rms_norm`; in one pass, and so the gradient that both give x."""
+    return _NormFunction.apply(x, more, weight, eps)
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -76,7 +83,14 @@ def gated_halves(both: Tensor) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleave: bool) -> Tensor:
     """Rotate the pairs of x [batch, time, heads, dim] by tables [1 or batch, time, 1, dim], as `rope.rotate` does."""
-    return _TurnFunction.apply(x, *(table.expand(*x.shape[:2], 1, -1) for table in (cos, sin)), interleave)
+    return rotate_all((x,), cos, sin, interleave=interleave)[0]
+
+
+def rotate_all(xs: Sequence[Tensor], cos: Tensor, sin: Tensor, *, interleave: bool) -> tuple[Tensor, ...]:
+    """Rotate several tensors as `rotate` does, as one step of a backward."""
+    cos, sin = (table.expand(*xs[0].shape[:2], 1, -1) for table in (cos, sin))
+    turned: tuple[Tensor, ...] = _TurnFunction.apply(cos, sin, interleave, *xs)
+    return turned
 
 
 def select(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,6 +114,21 @@ def selected(logits: Tensor, targets: Tensor, chosen: Tensor, entropy: Tensor, l
     call("select_forward", _Select(*given, _at(chosen), _at(entropy), _at(log_sum)))
 
 
+def gated_rows(gate: Tensor, up: Tensor) -> Tensor:
+    """Return `gated` of contiguous tensors, without gradient."""
+    out = torch.empty_like(gate)
+    call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
+    return out
+
+
+def gated_slopes(gate: Tensor, up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `gate` and `up` under `grad`, that of `gated`, all contiguous."""
+    down = torch.empty_like(gate), torch.empty_like(up)
+    size = (*_rows(gate), gate.shape[-1])
+    call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
+    return down
+
+
 def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor, to: Tensor) -> None:
     """Write into `to` [n, vocab], which may be the logits, their gradient under `up` Float[n], the chosen ones'."""
     given = (_at(logits), _at(targets), _at(up), *logits.shape)
@@ -108,22 +137,28 @@ def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor
 
 class _NormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x = x.contiguous()
-        y, scale = torch.empty_like(x), x.new_empty(_rows(x)[0])
-        call("norm_forward", _Norm(_at(x), _at(weight), None, *_rows(x), eps, _at(y), _at(scale)))
-        ctx.save_for_backward(x, weight, scale)
-        return y
+    def forward(ctx: Any, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        at, more = x.contiguous(), None if more is None else more.contiguous()
+        y, scale, both = torch.empty_like(at), x.new_empty(_rows(x)[0]), x if more is None else torch.empty_like(at)
+        given = (_at(at), None if more is None else _at(more), _at(weight), None)
+        call("norm_forward", _Norm(*given, *_rows(x), eps, _at(both), _at(y), _at(scale)))
+        ctx.save_for_backward(at if more is None else both, weight, scale)
+        ctx.set_materialize_grads(False)
+        ctx.added = more is not None
+        return both, y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        grad, down, total = grads[0].contiguous(), torch.empty_like(x), torch.empty_like(weight)
+        above, grad = (None if grad is None else grad.contiguous() for grad in grads)
+        if grad is None:
+            return above, above if ctx.added else None, None, None
+        down, total = torch.empty_like(x), torch.empty_like(weight)
         parts = x.new_zeros(_library().aftershock_parts(len(scale)), len(weight))
-        given = (_at(x), _at(weight), _at(grad), len(scale), len(weight), 0.0)
-        call("norm_backward", _Norm(*given, None, _at(scale), _at(down), _at(parts), _at(total)))
-        return down, total, None
+        given = (_at(x), None if above is None else _at(above), _at(weight), _at(grad), len(scale), len(weight), 0.0)
+        call("norm_backward", _Norm(*given, None, None, _at(scale), _at(down), _at(parts), _at(total)))
+        return down, down if ctx.added else None, total, None
 
 
 class _GatedFunction(torch.autograd.Function):
@@ -131,18 +166,13 @@ class _GatedFunction(torch.autograd.Function):
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.contiguous(), up.contiguous()
         ctx.save_for_backward(gate, up)
-        out = torch.empty_like(gate)
-        call("gated_forward", _Gated(_at(gate), _at(up), None, *_rows(out), out.shape[-1], _at(out)))
-        return out
+        return gated_rows(gate, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        grad, down = grads[0].contiguous(), (torch.empty_like(gate), torch.empty_like(up))
-        size = (*_rows(gate), gate.shape[-1])
-        call("gated_backward", _Gated(_at(gate), _at(up), _at(grad), *size, None, *map(_at, down)))
-        return down
+        return gated_slopes(gate, up, grads[0].contiguous())
 
 
 class _HalvesFunction(torch.autograd.Function):
@@ -165,17 +195,17 @@ class _HalvesFunction(torch.autograd.Function):
 
 class _TurnFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    def forward(ctx: Any, cos: Tensor, sin: Tensor, neighbours: bool, *xs: Tensor) -> tuple[Tensor, ...]:
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
         ctx.neighbours = neighbours
-        return _turned(x, cos, sin, neighbours, 1.0)
+        return tuple(_turned(x, cos, sin, neighbours, 1.0) for x in xs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, ctx.neighbours, -1.0), None, None, None
+        return None, None, None, *(_turned(grad, cos, sin, ctx.neighbours, -1.0) for grad in grads)
 
 
 class _SelectFunction(torch.autograd.Function):
@@ -229,12 +259,12 @@ _CALLS |= dict.fromkeys(("products", "combine", "linear_forward"))
 _CALLS |= dict.fromkeys(("select_forward", "choose", "read", "attend", "see", "linear_backward"), c_int)
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = build.library("train")
     assert library is not None
-    if library.aftershock_parts.argtypes is None:
-        for name, kind in _CALLS.items():
-            called = getattr(library, f"aftershock_{name}")
-            called.argtypes, called.restype = [c_void_p, c_long], kind
-        library.aftershock_parts.argtypes, library.aftershock_parts.restype = [c_long], c_long
+    for name, kind in _CALLS.items():
+        called = getattr(library, f"aftershock_{name}")
+        called.argtypes, called.restype = [c_void_p, c_long], kind
+    library.aftershock_parts.argtypes, library.aftershock_parts.restype = [c_long], c_long
     return library
