@@ -56,15 +56,16 @@ INLINE void match_all(const float *q, const int heads, const float *seen, long l
         }
 }
 
-/* to[h][i] = by[h] times the sum over t, ascending, of weights[h][t] seen[t][i] for `heads` heads and `octs` octs of i, together at
- * most 8, which are constants where it is inlined. */
+/* to[h][i] = by[h] times the sum over t, ascending, of weights[h][t] seen[t][i] for `heads` heads and `octs` octs of i,
+ * together at most 8, which are constants where it is inlined. */
 INLINE void mix(const float *weights, const float *by, const int heads, const float *seen, long length, long dim,
                 const int octs, float *to, long width) {
     oct sum[8] = {0};
     for (long t = 0; t < length; t++)
         EACH(int v = 0; v < octs; v++) EACH(int h = 0; h < heads; h++)
             sum[h * octs + v] += weights[h * length + t] * load_oct(seen + t * dim + v * OCT);
-    EACH(int h = 0; h < heads; h++) EACH(int v = 0; v < octs; v++) store_oct(to + h * width + v * OCT, sum[h * octs + v] * by[h]);
+    EACH(int h = 0; h < heads; h++)
+        EACH(int v = 0; v < octs; v++) store_oct(to + h * width + v * OCT, sum[h * octs + v] * by[h]);
 }
 
 /* `mix` of the first `width` values, the last ones one by one. */

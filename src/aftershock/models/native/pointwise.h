@@ -45,9 +45,11 @@ static void norm_row_backward(const Norm *job, long r, float *restrict part) {
     const float *restrict x = job->x + r * n, *restrict up = job->up + r * n, *restrict weight = job->weight;
     float *restrict down = job->down + r * n;
     const float by = job->scale[r];
-    for (long i = 0; i < n; i++) down[i] = up[i] * weight[i];
+    long i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) store(down + i, load(up + i) * load(weight + i)); /* as wide as `dot` loads it */
+    for (; i < n; i++) down[i] = up[i] * weight[i];
     const float pull = dot(down, x, n) * by * by * by / n;
-    for (long i = 0; i < n; i++) {
+    for (i = 0; i < n; i++) {
         down[i] = down[i] * by - x[i] * pull;
         part[i] += up[i] * x[i] * by;
     }
