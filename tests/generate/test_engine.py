@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ToyLM, toy_tokenizer
 
-from aftershock.address import key, uniforms
+from aftershock.address import key, keys, uniforms
 from aftershock.errors import AftershockError, CapacityError, SamplingError
 from aftershock.generate import Engine, SamplingParams
 from aftershock.generate.sampler import Sampler
@@ -25,6 +25,10 @@ OPTIONS = {
     "ends at once": SamplingParams(n=5, max_tokens=40, logit_bias={1: 5.0}),
     "one token": SamplingParams(n=9, max_tokens=1),
 }
+
+
+def test_keys_are_those_of_the_addresses_one_by_one():
+    assert keys(12, 3, "zero") == [key(3, "zero", number) for number in range(12)]
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 BYTES_A_TOKEN = 12  # of the record: int32 token and two float32 log-probabilities
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One completion wanted: sample number `sample` of prompt number `prompt`; `key` addresses its randomness."""
 
     prompt: int

@@ -234,15 +234,16 @@ class Learner:
 
     def _clip(self, loss: float) -> float:
         """Clip the gradient to `clip_norm` and return its norm before; raise where it or the loss isn't finite."""
-        moved = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        weights = list(self.model.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             self.optimiser.zero_grad(set_to_none=True)
             raise TrainingError(
                 f"step {self.steps_done}: loss {loss}, gradient norm {norm.item()}; both must be finite. "
                 "The weights are as they were before the step: resume with a lower optim.lr, or in float32"
             )
-        torch.nn.utils.clip_grads_with_norm_(moved, self.optim.clip_norm, norm)
+        if self.optim.clip_norm / (norm + 1e-6) < 1:  # what all gradients are multiplied by, and else by 1
+            torch.nn.utils.clip_grads_with_norm_(weights, self.optim.clip_norm, norm)
         return norm.item()
 
     def _set_rate(self) -> float:

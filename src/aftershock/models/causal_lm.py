@@ -297,7 +297,8 @@ class CausalLM(LanguageModel):
         if batch != 1:
             raise ValueError(f"packed tokens want a batch of 1, got {batch}")
         positions = segments.positions()
-        cos, sin = (table[positions][None, :, None] for table in self.rotary.upto(segments.longest, tokens.device))
+        tables = self.rotary.upto(segments.longest, tokens.device)
+        cos, sin = (table.index_select(0, positions)[None, :, None] for table in tables)
         if self.learns_natively:
             return Context(cos, sin, spans=Spans.of(segments), exact=self.exact)
         return Context(cos, sin, packing=Packing.of(segments, time))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Part = Literal["reasoning", "answer"]
 
@@ -13,8 +13,7 @@ _TAG = re.compile(r"(</?think>)")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """A completion's `reasoning` and `answer`, neither with a think tag; `closed` where a `</think>` ended it."""
 
     reasoning: str
