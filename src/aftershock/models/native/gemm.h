@@ -186,8 +186,12 @@ INLINE void tile(const Packed *w, long first, long held, const float *x, const l
     default: call(TILE);    \
     }
 
-#define LINE_TILE 4  /* rows, at most, and */
-#define LINES 8      /* outputs, at most, of a tile of a matrix in place: up to 12 sums again */
+#if TILE > 6
+#define LINE_TILE 8  /* rows, at most, and */
+#else
+#define LINE_TILE 4
+#endif
+#define LINES 8      /* outputs, at most, of a tile of a matrix in place: as many sums again */
 #define REGISTERS 16 /* at least */
 #define BLOCK 65536  /* floats of weights that stay in a core's cache while all rows pass */
 #define FEW 16       /* rows: up to here all pass one tile's outputs before the next */
@@ -247,8 +251,8 @@ INLINE void line_tile(const Packed *w, long first, const int outs, const float *
 }
 
 /* `product` of a matrix in place. One row is summed faster than weights arrive, and the processor's own fetching does
- * best with its eight lines; two to four rows need as many streams as they have lines; with more rows one or two do, as
- * tiles share what is next. Not inlined: among other loops it would lack registers. */
+ * best with its eight lines; the rows of a single tile need as many streams as it has lines; with more rows one or two
+ * do, as tiles share what is next. Not inlined: among other loops it would lack registers. */
 static __attribute__((noinline)) void lines(const Packed *w, long first, long last, const float *x, long rows,
                                             long x_stride, float *y, long y_stride) {
     const long n = w->ins, most = rows == 1 ? 8 : rows == 2 ? 6 : rows == 3 ? 4 : 3;
@@ -276,6 +280,16 @@ static __attribute__((noinline)) void lines(const Packed *w, long first, long la
                     CASE(2, 2, 3, SHARED)
                     CASE(3, 3, 3, SHARED)
                     CASE(4, 4, 3, SHARED)
+#if LINE_TILE > 4
+                    CASE(-5, 5, 3, 3)
+                    CASE(-6, 6, 3, 3)
+                    CASE(-7, 7, 3, 3)
+                    CASE(-8, 8, 3, 3)
+                    CASE(5, 5, 3, SHARED)
+                    CASE(6, 6, 3, SHARED)
+                    CASE(7, 7, 3, SHARED)
+                    CASE(8, 8, 3, SHARED)
+#endif
                 default:
                     for (long one = 0; one < tall; one++)
                         line_tile(w, at, 1, in + one * x_stride, 1, x_stride, out + one * y_stride, y_stride, next, 0);

@@ -59,7 +59,8 @@ typedef struct {
 } Slopes;
 
 #define SLAB 256   /* outputs: a panel of so many stays in a core's first cache */
-#define PARTS 16   /* at most */
+#define PARTS 16   /* at most, and */
+#define FEWEST 192  /* rows of each: what parts give is added up afterwards */
 #define EARLY 16   /* terms before their turn that a line is fetched */
 #define IN_PLACE (TILE == 8) /* whether a strip of a gradient is read where it lies, half a line from each row */
 #define DEEP 256   /* rows of a block, at most, and */
@@ -227,7 +228,17 @@ static long lay_bench(Bench *b, const Slopes *job, float *desk) {
     return whole(across + x + (IN_PLACE ? 0 : b->block * whole(job->outs, TILE)), 16);
 }
 
-static long block_rows(const Slopes *job) { return least(DEEP, whole(HELD_X / whole(job->ins, PANEL) + 1, TILE)); }
+/* Rows of each part; threads take equal ones. */
+static long part_rows(long rows) {
+    const long each = (rows + PARTS - 1) / PARTS;
+    return whole(each < FEWEST ? FEWEST : each, TILE);
+}
+
+/* And of each of a part's blocks. */
+static long block_rows(const Slopes *job) {
+    const long most = least(DEEP, HELD_X / whole(job->ins, PANEL) + 1), blocks = (job->part + most - 1) / most;
+    return whole((job->part + blocks - 1) / blocks, TILE);
+}
 
 static void linear_backward(const Worker *me, void *given) {
     Slopes *job = given;

@@ -42,8 +42,8 @@ PASS(select_backward, Select, select_backward, job->rows * job->n)
 /* Products of layers, in linear.h. */
 PASS(linear_forward, Layers, linear_forward, job->rows * job->outs)
 int aftershock_linear_backward(Slopes *job, long threads) {
+    job->part = part_rows(job->rows);
     Bench b = {.block = block_rows(job)};
-    job->part = whole((job->rows + PARTS - 1) / PARTS, b.block);
     const long parts = (job->rows + job->part - 1) / job->part;
     job->desk = lay_bench(&b, job, NULL), job->weights = whole(job->outs * job->ins, 16);
     threads = least(threads < MOST ? threads : MOST, parts);
