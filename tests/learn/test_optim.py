@@ -11,6 +11,7 @@ from aftershock.cost import hardware
 from aftershock.errors import CheckpointError
 from aftershock.learn import Learner, learning_rate
 from aftershock.learn.optim import adamw, load_optimiser_state, optimiser_state, settled
+from aftershock.models.native import linear
 from aftershock.recipe import OptimTable
 
 
@@ -105,3 +106,7 @@ def test_state_that_doesn_t_fit_is_refused_and_nothing_changes():
         with pytest.raises(CheckpointError, match=r"mix\.exp_avg|'x'"):
             load_optimiser_state(optimiser, model, tensors)
     assert all(torch.equal(tensor, good[name]) for name, tensor in optimiser_state(optimiser, model).items())
+
+
+def test_small_is_what_the_learner_multiplies_in_c():
+    assert hardware.SMALL == linear._SMALL
