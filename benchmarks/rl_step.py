@@ -177,6 +177,9 @@ class Coin:
     def begin(self, problem: Any, completion: Any) -> None:
         return None
 
+    def is_open(self, problem: Any) -> bool:
+        return False
+
     def quality(self, problem: Any, completion: Any) -> None:
         return None
 
