@@ -30,6 +30,9 @@ def unsaid(monkeypatch):
     """An environment that says nothing, and a malloc that only hears what it is told."""
     for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_", "OMP_WAIT"))]:
         monkeypatch.delenv(name)
+    for name in ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE"):  # what is set meanwhile goes with the test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     told = []
 
     class Library:
@@ -47,6 +50,7 @@ def test_idle_threads_sleep_unless_the_environment_says_otherwise(unsaid, monkey
     with pytest.raises(SystemExit):
         cli.main()
     assert os.environ["OMP_WAIT_POLICY"] == (said or "PASSIVE")
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
 
 
 @pytest.mark.parametrize("said", [None, "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])

@@ -65,7 +65,10 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, problem: Problem, answer: str) -> Verdict:
-        """Judge the final answer (text inside the answer tags, or after the reasoning) against the problem."""
+        """Judge the final answer (text inside the answer tags, or after the reasoning) against the problem.
+
+        By these alone: of equal answers to a problem one is judged for all.
+        """
 
     def begin(self, problem: Problem, answer: str) -> None:
         """Begin what `check` of these will wait for, and return at once. Called in the process of `check`, before it
