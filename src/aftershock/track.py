@@ -173,6 +173,7 @@ class _Meter:
         self.begin("", "", 0, {})
 
     def begin(self, stage: str, kind: str, total: int, facts: Mapping[str, object]) -> None:
+        """Forget the stage before, and take the next one's name, kind, steps and facts."""
         self.stage, self.kind, self.total, self.facts = stage, kind, total, dict(facts)
         self.at = 0
         self.latest: dict[str, float] = {}
@@ -181,6 +182,7 @@ class _Meter:
         self.tokens_per_second: float | None = None
 
     def add(self, step: int, metrics: Metrics, timings: Metrics) -> None:
+        """Take in a step's metrics and its pace."""
         self.at = step
         metrics = with_summaries(metrics)
         for name, value in metrics.items():
@@ -399,6 +401,7 @@ class _TensorBoard:
         self._stage: str | None = None
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Write a step's values, each stage in a folder of its own; a step written before a resume is replaced."""
         if stage != self._stage:
             self.close()
             self._writer = self._module.SummaryWriter(str(self._folder / "tensorboard" / stage), purge_step=step)

@@ -17,8 +17,8 @@ CPU_SOURCE = (
     "assumed: $0.0425 a core-hour (AWS c5.2xlarge on demand), 3.5 W a core (Cloud Carbon Footprint's methodology); "
     "set run.usd_per_hour and run.watts to what yours are"
 )
-SMALL = 1 << 18  # weights of a matrix, up to which C multiplies (models/native/linear.py): see `halves`
 GPU_SOURCE = "assumed, for a GPU that is not in the table; set run.usd_per_hour and run.watts to what yours are"
+SMALL = 1 << 18  # weights of a matrix, up to which C multiplies (models/native/linear.py): see `halves`
 
 
 @dataclass(frozen=True)

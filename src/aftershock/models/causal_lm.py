@@ -213,6 +213,7 @@ class CausalLM(LanguageModel):
         rows: Tensor | None = None,
         starts: Tensor | None = None,
     ) -> Tensor:
+        """Do as `LanguageModel.hidden` says; a cached step of one token may be replayed."""
         if cache is None:
             return self.model(tokens, self._context(tokens, segments))
         if starts is None or segments is not None or not isinstance(cache, LayerCache):

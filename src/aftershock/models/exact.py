@@ -62,6 +62,7 @@ class _Gate(Gate):
     in_place: bool
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose from C's own products, as a decoding step does; without C as every gate."""
         if not native.serves(self.weight):
             return super().forward(x)
         products = linear(x, self.weight, None, self.in_place)
@@ -78,6 +79,7 @@ class _Experts(Experts):
     in_place: bool
 
     def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Sum each token's experts in the order of their numbers, as a decoding step does; without C as others."""
         if not native.serves(self.down_proj):
             return super().forward(x, chosen, weights)
         order = chosen.flatten().argsort(stable=True)

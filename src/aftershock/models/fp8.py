@@ -100,6 +100,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of x and weight by FP8 products, each read in tiles along what is summed."""
         x, x_scales, weight, scales = ctx.saved_tensors
         (grad,), (dtype, held) = grads, ctx.dtypes
         to_x = product(Quantised.of(grad, 1), Quantised(weight, scales, TILE).turned(), dtype)

@@ -96,6 +96,7 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(inner, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return [..., hidden] for x [..., hidden]; one step of a backward where C multiplies by all three."""
         layers = self.gate_proj, self.up_proj, self.down_proj
         if all(isinstance(layer, Linear) and layer.native(x) for layer in layers):
             weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]

@@ -76,6 +76,7 @@ def _own(
     params = SamplingParams(stage.samples_per_problem, stage.max_tokens, stage.temperature, seed=context.seed)
 
     def lesson(step: int) -> Lesson:
+        """Let the student write, keep the rollouts, and return them as documents with what is told of them."""
         drawn = draw_problems(tasks, weights, stage.problems_per_step, *address, step)
         judged = sample(engine, judge, [problem for _, problem in drawn], params, (*address, step))
         context.folder.rollouts(step + 1, rows(judged, step + 1))
@@ -124,6 +125,7 @@ def _train(
     student, teacher = (model.config.to_dict() for model in models)
 
     def take(step: int) -> tuple[Metrics, Work]:
+        """Learn from one lesson; return its metrics and work."""
         documents, told, sampled = lesson(step)
         metrics = learner.step(pack_traces(documents, stage.optim.micro_tokens)) | told
         tokens = sum(len(document.tokens) for document in documents)

@@ -94,6 +94,7 @@ def _train(stage: SFTStage, context: Context, model: CausalLM, course: Course) -
         return metrics, work_on(config, lengths, prediction=stage.mtp_weight > 0)
 
     def validate(done: int) -> Metrics:
+        """Measure the validation loss, where there is data for it, and keep the best weights so far."""
         nonlocal patience
         if not course.validation:
             return {}

@@ -91,6 +91,7 @@ def _trainer(job: Job, load: Load, again: bool) -> tuple[Layout, float, str]:
     trained = job.how.trained(job.config)
 
     def held(found: Layout, tokens: float = job.micro_tokens) -> float:
+        """Return the bytes a chip holds under a layout."""
         return layout.training_memory(
             job.config,
             found,

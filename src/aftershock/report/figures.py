@@ -118,6 +118,7 @@ def forest(rows: Sequence[tuple[str, Sequence[tuple[Place, Colour]]]], x_label: 
     """
 
     def paint(axes: Any) -> None:
+        """Draw each value with its interval, and its seeds as small dots."""
         axes.axvline(mark, color=COLOURS["muted"], linewidth=0.9)
         for place, (_, values) in enumerate(reversed(rows)):
             for index, ((value, low, high, seeds), colour) in enumerate(values):

@@ -101,6 +101,7 @@ def _failed(task: Task, trials: list[_Trial]) -> list[str]:
         pass
 
     def settle(number: int, verdict: Verdict) -> None:
+        """Note a trial that scored otherwise than it should; stop once enough are there to show."""
         trial = trials[number]
         if verdict.outcome != trial.wanted:
             found = f"scores {verdict.outcome}, not {trial.wanted} ({verdict.reason})"

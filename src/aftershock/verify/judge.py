@@ -114,6 +114,7 @@ class Judge:
         failures: list[int] = []
 
         def settle(number: int, verdict: Verdict) -> None:
+            """Take in a verdict, for all with that answer where it tells; raise where too many tell nothing."""
             if verdict.outcome == "unverifiable":
                 verdicts[number] = verdict
                 failures.append(number)

@@ -12,7 +12,7 @@ from aftershock.cost.parameters import Config
 from aftershock.cost.simulation.longer import longer, once
 from aftershock.cost.simulation.outcome import Outcome
 from aftershock.cost.simulation.rates import rates
-from aftershock.cost.simulation.setup import Setup
+from aftershock.cost.simulation.setup import Setup, learnt_share
 from aftershock.errors import CapacityError
 
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)  # of the chips that learn, where they learn beside the sampling
@@ -74,8 +74,8 @@ def _setup(config: Config, cluster: Cluster, lengths: Lengths, learners: int, mo
     rows = _rows(config, samplers, sampler, batch, prompt + min(lengths.cap, 2 * lengths.mean))
     rows = min(rows, -(-int((options.get("staleness", 0) + 1) * batch) // sampler.data))
     length = prompt + lengths.mean
-    learnt = (options["learnt"] or options["group"]) / options["group"]
-    job = time.Training(length, batch=learnt * batch * length, moments=moments)
+    taught = batch * learnt_share(options["learnt"], options["group"])
+    job = time.Training(length, batch=taught * length, moments=moments)
     trainer, recompute = _trainer(config, replace(cluster, count=learners or cluster.count), job)
     shared = {"batch": batch, "rows": rows, "prompt": prompt, "recompute": recompute, "factor": decoding.LOOP[1]}
     found = rates(config, chip, sampler, trainer, lengths, **shared)

@@ -32,6 +32,11 @@ class Rates:
         return ((0, fixed), (1e5, fixed + 1e5 * row))
 
 
+def learnt_share(learnt: int, group: int) -> float:
+    """Return which part of a group is learnt from: `learnt` of its completions, 0 for all."""
+    return (learnt or group) / group
+
+
 @dataclass(frozen=True)
 class Setup:
     """A run to simulate: `samplers` and `learners` are chips; without learners the samplers train, in turn.
@@ -109,7 +114,7 @@ class Setup:
     @property
     def learnt_share(self) -> float:
         """Which part of the completions is learnt from."""
-        return (self.learnt or self.group) / self.group
+        return learnt_share(self.learnt, self.group)
 
     def allowed(self, version: int) -> int:
         """Return how many completions may have been begun when so many updates are made; whole groups."""

@@ -65,6 +65,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans, *, exact
 class _AttendFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans, exact: bool) -> Tensor:
+        """Keep q, k, v, what is returned and a log-sum for each query."""
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out, sums = q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(q.shape[1:3])
         _run("see" if exact else "attend", (q, k, v, out, sums), scale, spans)

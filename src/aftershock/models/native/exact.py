@@ -95,6 +95,7 @@ def read(q: Tensor, k: Tensor, v: Tensor, scale: float, starts: Tensor) -> Tenso
 class _HeadsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, in_place: bool) -> Tensor:
+        """Multiply each head's x [rows, heads, in] by its own matrix [out, in]."""
         ctx.save_for_backward(x, weight)
         x, (rows, heads, wide), out = x.contiguous(), x.shape, weight.shape[1]
         y = x.new_empty(rows, heads, out)
@@ -113,6 +114,7 @@ class _HeadsFunction(torch.autograd.Function):
 class _ExpertsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, counts: Sequence[int], in_place: bool) -> Tensor:
+        """Multiply rows, sorted by expert and `counts` of each, by their expert's [out, in]."""
         ctx.save_for_backward(x, weight)
         ctx.counts = list(counts)
         x = x.contiguous()
@@ -124,6 +126,7 @@ class _ExpertsFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Return the gradients of x and of all matrices, expert by expert."""
         x, weight = ctx.saved_tensors
         parts = list(zip(grads[0].split(ctx.counts), x.split(ctx.counts), weight))
         down, own = torch.empty_like(x), torch.empty_like(weight)
@@ -136,6 +139,7 @@ class _ExpertsFunction(torch.autograd.Function):
 class _ChooseFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, products: Tensor, correction: Tensor, config: DeepseekConfig) -> tuple[Tensor, Tensor]:
+        """Return the chosen experts Long[tokens, k] and their weights from the gate's products [tokens, experts]."""
         weights = products.clone(memory_format=torch.contiguous_format)
         call("choose", _Choice(_choice(config, correction), len(weights), _at(weights)))
         chosen = (weights != -1).nonzero()[:, 1].view(len(weights), config.num_experts_per_tok)
@@ -147,6 +151,7 @@ class _ChooseFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Return the products' gradient: through the weights' norm, where there is one, and the sigmoid."""
         products, chosen = ctx.saved_tensors
         scores, grad = products.gather(1, chosen).sigmoid_(), grads[1] * ctx.config.routed_scaling_factor
         if ctx.config.norm_topk_prob:
@@ -159,6 +164,7 @@ class _ChooseFunction(torch.autograd.Function):
 class _CombineFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, token: Tensor, rows: int) -> Tensor:
+        """Return [rows, n]: each row of x [m, n] times its weight, added to its token's in order."""
         x, weights, token = x.contiguous(), weights.contiguous(), token.contiguous()
         ctx.save_for_backward(x, weights, token)
         y = x.new_zeros(rows, x.shape[1])

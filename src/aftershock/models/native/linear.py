@@ -98,6 +98,7 @@ def gated_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | No
 class _MLPFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, in_place: bool, *given: Any) -> Tensor:
+        """Keep x, gate, up and their gated product beside the weights."""
         weights, biases = tuple(weight.contiguous() for weight in given[:3]), given[3:]
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         gate, up = (rows.new_empty(rows.shape[0], weight.shape[0]) for weight in weights[:2])
@@ -111,6 +112,7 @@ class _MLPFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, weights and biases; gate's and up's are made in one call."""
         x, gate, up, inner, *weights = ctx.saved_tensors
         rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
         own = [torch.empty_like(weight) if asked else None for weight, asked in zip(weights, need[2:])]
@@ -126,6 +128,7 @@ class _MLPFunction(torch.autograd.Function):
 class _LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, in_place: bool, *given: Any) -> tuple[Tensor, ...]:
+        """Give x to all layers in one call; keep it and their weights."""
         weights, biases = given[: len(given) // 2], given[len(given) // 2 :]
         weights = tuple(weight.contiguous() for weight in weights if weight is not None)
         rows = x.reshape(-1, x.shape[-1]).contiguous()
@@ -138,6 +141,7 @@ class _LinearFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, the sum of all layers', and of each one's weight and bias."""
         x, *weights = ctx.saved_tensors
         rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
         ups = [grad.reshape(-1, weight.shape[0]).contiguous() for grad, weight in zip(grads, weights)]

@@ -138,6 +138,7 @@ def select_gradient(logits: Tensor, targets: Tensor, log_sum: Tensor, up: Tensor
 class _NormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Keep x + more, or x, the weight and what each row was multiplied by."""
         at, more = x.contiguous(), None if more is None else more.contiguous()
         y, scale, both = torch.empty_like(at), x.new_empty(_rows(x)[0]), x if more is None else torch.empty_like(at)
         given = (_at(at), None if more is None else _at(more), _at(weight), None)
@@ -150,6 +151,7 @@ class _NormFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return one gradient for x and more, that of their sum included where it was read, and the weight's."""
         x, weight, scale = ctx.saved_tensors
         above, grad = (None if grad is None else grad.contiguous() for grad in grads)
         if grad is None:
@@ -178,6 +180,7 @@ class _GatedFunction(torch.autograd.Function):
 class _HalvesFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
+        """Return [rows, n] of [rows, 2 n], and keep that."""
         both = both.contiguous()
         ctx.save_for_backward(both)
         out = both.new_empty(len(both), both.shape[1] // 2)
@@ -211,6 +214,7 @@ class _TurnFunction(torch.autograd.Function):
 class _SelectFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep logits, targets and log-sums."""
         logits, targets = logits.contiguous(), targets.contiguous()
         chosen, entropy, log_sum = (logits.new_empty(len(logits)) for _ in range(3))
         selected(logits, targets, chosen, entropy, log_sum)

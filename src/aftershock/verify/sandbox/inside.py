@@ -249,6 +249,8 @@ class _Names(dict):
         return self._result(name, reply)
 
     def proxy(self, name: str) -> "Callable[..., Any]":
+        """Return a function that calls `name` of the program and gives what it gave."""
+
         def call(*args: "Any", **kwargs: "Any") -> "Any":
             return self._result(name, self._ask(["call", name, args, kwargs]))
 
