@@ -28,8 +28,9 @@ class Group:
 class Rows:
     """State of every row; rows 0..active-1 are in use, the others rest at length 0.
 
-    `last` is the token to feed next, `lengths` how many the cache holds before it, `steps` how many were drawn.
-    What was drawn is recorded in `tokens`, `logprobs` and `sampled_logprobs` [rows, max_tokens].
+    `last` is the token to feed next, `lengths` how many the cache holds before it, `steps` how many were drawn,
+    `groups` its prompt's number. What was drawn is recorded in `tokens`, `logprobs` and `sampled_logprobs`
+    [rows, max_tokens].
     """
 
     def __init__(self, count: int, max_tokens: int) -> None:
@@ -38,11 +39,13 @@ class Rows:
         self.last = np.zeros(count, dtype=np.int64)
         self.lengths = np.zeros(count, dtype=np.int64)
         self.steps = np.zeros(count, dtype=np.int64)
+        self.groups = np.zeros(count, dtype=np.int64)
         self.keys = np.zeros(count, dtype=np.uint64)
         self.tokens = np.zeros((count, max_tokens), dtype=np.int32)
         self.logprobs = np.zeros((count, max_tokens), dtype=np.float32)
         self.sampled_logprobs = np.zeros((count, max_tokens), dtype=np.float32)
         self.state: list[np.ndarray] = [
+            self.groups,
             self.keys,
             self.last,
             self.lengths,
@@ -59,11 +62,12 @@ class Rows:
         self.last[row] = prompt[-1]
         self.lengths[row] = len(prompt) - 1
         self.steps[row] = 0
+        self.groups[row] = request.prompt
         self.keys[row] = request.key
 
     def move(self, source: list[int], target: list[int]) -> None:
         """Put the sequences of rows `source` into rows `target`."""
-        for array in (self.last, self.lengths, self.steps, self.keys):
+        for array in (self.last, self.lengths, self.steps, self.groups, self.keys):
             array[target] = array[source]
         longest = int(self.steps[source].max())
         for record in (self.tokens, self.logprobs, self.sampled_logprobs):

@@ -47,7 +47,7 @@ class LayerCache(KVCache):
             store[: size // capacity * room] = 0
         self._held = [held[at : at + len(shapes)] for at in range(0, len(held), len(shapes))]
         self.places = [store.data_ptr() for store in held]
-        self._moves = Moves.of(held, shapes)
+        self.moves = Moves.of(held, shapes)
         self._layers: list[tuple[Tensor, ...]] | None = None
         self.graphs = GraphedSteps()
 
@@ -65,11 +65,11 @@ class LayerCache(KVCache):
 
     def widen(self, room: int, rows: int) -> None:
         """Move rows from the last to the first, as each one's place begins further on."""
-        before, stores = self.room, self._stores() if self._moves is None else []
+        before, stores = self.room, self._stores() if self.moves is None else []
         on_gpu = self._held[0][0].is_cuda
         self.rows, self.room, self._layers = rows, bucket(room, self.capacity) if on_gpu else room, None
-        if self._moves is not None:
-            self._moves.widen(rows, before, self.room)
+        if self.moves is not None:
+            self.moves.widen(rows, before, self.room)
             return
         for old, new in zip(stores, self._stores()):
             for start in range(0, rows, _MOVED)[::-1]:  # from the end, as every row moves back
@@ -80,8 +80,8 @@ class LayerCache(KVCache):
 
     def copy_rows(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy all layers in one call of C, where there is one."""
-        if self._moves is not None:
-            self._moves.copy(source, target, length, self.room)
+        if self.moves is not None:
+            self.moves.copy(source, target, length, self.room)
             return
         for store in self._stores():
             store[target, :length] = store[source, :length]

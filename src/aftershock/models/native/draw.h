@@ -52,24 +52,39 @@ static inline long chosen(const float *mass, const double *sums, long n, double 
     return token;
 }
 
-/* What `draw_row` works in, to be freed. */
-static inline double *draw_scratch(long vocab) { return malloc(8 * (vocab / SPAN + 1) + 8 * vocab); }
+/* Logits made ready to be drawn from. */
+typedef struct {
+    double *sums;               /* what is worked in, and before `mass` and `moved` */
+    float *mass, *moved;
+    const float *x, *shaped;    /* the logits, and what is drawn from before heat */
+    long n;
+    float most, top, heat, log_plain, log_all;
+    double all;
+} Odds;
 
-/* One row: its token, and the token's log-probability under the logits x and under (x + bias) / heat; `bias` may be
- * NULL. */
-static inline void draw_row(const float *x, const float *bias, long n, double u, float heat, double *scratch,
-                            long *token, float *own, float *sampled) {
-    double *sums = scratch;
-    float *mass = (float *)(sums + n / SPAN + 1), *moved = mass + n;
-    const float most = largest_of(x, n);
-    const double plain = masses(x, n, most, 1.0f, mass, sums);
-    const float *shaped = bias ? moved : x;
-    for (long i = 0; bias && i < n; i++) moved[i] = x[i] + bias[i];
-    const float top = bias ? largest_of(shaped, n) : most;
-    const double all = bias || heat != 1.0f ? masses(shaped, n, top, heat, mass, sums) : plain;
-    *token = chosen(mass, sums, n, all, u);
-    *own = x[*token] - most - (float)log(plain);
-    *sampled = (shaped[*token] - top) / heat - (float)log(all);
+/* For logits of `vocab` tokens; `sums` is NULL where there is no memory, and else to be freed. */
+static inline Odds new_odds(long vocab) {
+    Odds o = {.sums = malloc(8 * (vocab / SPAN + 1) + 8 * vocab), .n = vocab};
+    o.mass = (float *)(o.sums + vocab / SPAN + 1), o.moved = o.mass + vocab;
+    return o;
+}
+
+/* Make logits x ready, drawn from as (x + bias) / heat; `bias` may be NULL. */
+static inline void weigh(Odds *o, const float *x, const float *bias, float heat) {
+    o->x = x, o->shaped = bias ? o->moved : x, o->heat = heat;
+    o->most = o->top = largest_of(x, o->n);
+    const double plain = o->all = masses(x, o->n, o->most, 1.0f, o->mass, o->sums);
+    for (long i = 0; bias && i < o->n; i++) o->moved[i] = x[i] + bias[i];
+    if (bias) o->top = largest_of(o->shaped, o->n);
+    if (bias || heat != 1.0f) o->all = masses(o->shaped, o->n, o->top, heat, o->mass, o->sums);
+    o->log_plain = (float)log(plain), o->log_all = (float)log(o->all);
+}
+
+/* The token of u in [0, 1), and its log-probability under the logits and under what is drawn from. */
+static inline void draw_one(const Odds *o, double u, long *token, float *own, float *sampled) {
+    *token = chosen(o->mass, o->sums, o->n, o->all, u);
+    *own = o->x[*token] - o->most - o->log_plain;
+    *sampled = (o->shaped[*token] - o->top) / o->heat - o->log_all;
 }
 
 /* address.py's number in [0, 1) of a key and a position. */
@@ -86,19 +101,21 @@ typedef struct {
     const unsigned char *closers; /* [vocab]: the tokens after which a row may have ended */
     float heat;
     long most;                  /* tokens a row takes */
-    const uint64_t *keys;       /* [rows], and so the next three */
+    const long *groups;         /* [rows]: rows of one number have the same prompt; and so the next four */
+    const uint64_t *keys;
     long *last, *lengths, *steps;
     int *tokens;                /* [rows][most], and so the others */
     float *own, *sampled;
     unsigned char *ended;       /* [rows]: whether it may have */
     volatile long failed;       /* whether there was no memory */
+    volatile long fed;          /* rows that passed the model so far */
 } Draws;
 
-/* Draw row r's next token from its logits x [vocab] and write it down. */
-static inline void record(Draws *d, long r, const float *x, long vocab, double *scratch) {
+/* Draw row r's next token and write it down. */
+static inline void record(Draws *d, long r, const Odds *odds) {
     const long step = d->steps[r], at = r * d->most + step;
     long token;
-    draw_row(x, d->bias, vocab, uniform(d->keys[r], step), d->heat, scratch, &token, d->own + at, d->sampled + at);
+    draw_one(odds, uniform(d->keys[r], step), &token, d->own + at, d->sampled + at);
     d->tokens[at] = d->last[r] = token;
     d->lengths[r]++;
     d->steps[r]++;

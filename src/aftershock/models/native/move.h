@@ -23,6 +23,16 @@ static inline void copy_rows(const Moves *m) {
         }
 }
 
+/* Copy positions `first` to `last` of row `source` to row `target`. */
+static inline void copy_part(const Moves *m, long source, long target, long first, long last) {
+    for (long s = 0; s < m->stores; s++)
+        for (long head = 0; head < m->heads[s]; head++) {
+            const long from = (source * m->heads[s] + head) * m->room, to = (target * m->heads[s] + head) * m->room;
+            memcpy(m->data[s] + (to + first) * m->bytes[s], m->data[s] + (from + first) * m->bytes[s],
+                   (last - first) * m->bytes[s]);
+        }
+}
+
 /* Lay the first `rows` out for `room` positions in place of `length`; the new ones are 0. */
 static inline void widen(const Moves *m) {
     for (long s = 0; s < m->stores; s++) {

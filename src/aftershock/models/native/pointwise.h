@@ -159,26 +159,24 @@ static double weighted_sum(const float *x, const float *mass, long n, float most
     return all;
 }
 
-/* One row, by the sums that `draw_row` draws from. */
-static void select_row(const Select *job, long r, double *scratch) {
-    const float *x = job->logits + r * job->n, most = largest_of(x, job->n);
-    float *mass = (float *)(scratch + job->n / SPAN + 1);
-    const double sum = masses(x, job->n, most, 1.0f, mass, scratch);
-    const float spread = (float)log(sum);
-    if (job->spread) job->spread[r] = spread;
-    job->log_sum[r] = most + spread;
-    job->chosen[r] = x[job->targets[r]] - most - spread;
-    job->entropy[r] = (float)(log(sum) - weighted_sum(x, mass, job->n, most) / sum);
+/* One row, by the sums that a token is drawn from. */
+static void select_row(const Select *job, long r, Odds *odds) {
+    const float *x = job->logits + r * job->n;
+    weigh(odds, x, NULL, 1);
+    if (job->spread) job->spread[r] = odds->log_plain;
+    job->log_sum[r] = odds->most + odds->log_plain;
+    job->chosen[r] = x[job->targets[r]] - odds->most - odds->log_plain;
+    job->entropy[r] = (float)(log(odds->all) - weighted_sum(x, odds->mass, job->n, odds->most) / odds->all);
 }
 
 static void select_forward(const Worker *me, void *given) {
     Select *job = given;
     long first, last;
-    double *scratch = draw_scratch(job->n);
-    if (!scratch) job->failed = 1;
+    Odds odds = new_odds(job->n);
+    if (!odds.sums) job->failed = 1;
     share(me, job->rows, 1, &first, &last);
-    for (long r = first; scratch && r < last; r++) select_row(job, r, scratch);
-    free(scratch);
+    for (long r = first; odds.sums && r < last; r++) select_row(job, r, &odds);
+    free(odds.sums);
 }
 
 static void select_backward(const Worker *me, void *given) {

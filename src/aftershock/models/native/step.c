@@ -1,13 +1,13 @@
 /* One token for each of a cache's rows, or several of one: a decoder's whole step, and the draw from its logits. */
 #include <stdlib.h>
 
+#include "branch.h"
 #include "crew.h"
 #include "draw.h"
 #include "experts.h"
 #include "gemm.h"
 #include "grouped.h"
 #include "latent.h"
-#include "move.h"
 
 typedef struct {
     const float *input_norm, *post_norm; /* [hidden] */
@@ -35,16 +35,18 @@ typedef struct {
     const float *cos, *sin;      /* [at least the longest row][dim] */
     float *const *stores;        /* keys and values of each layer, [cache rows][kv heads][room][dim] */
     float *logits;               /* [rows][vocab]; NULL: keys and values are all that is wanted */
-    Draws *draws;                /* what draws from them, NULL where nothing does */
+    Draws *draws;                /* what draws from them, NULL where nothing does, and with it */
+    const Moves *moves;          /* the stores as what is moved, and */
+    const long *next;            /* [cache rows]: the row that draws from the same logits, and so on; -1: none */
 } Step;
 
 #define ALONE 16     /* rows, and */
 #define DRAWN 32768  /* logits that are worth a thread of their own */
 #define CHUNK 96     /* rows that pass all layers together: their values stay in a core's own cache */
 
-/* Rows that take many steps together, a multiple of TILE: their keys and values stay in a cache. Where products are
- * twice as quick, fetching a model's weights takes too long for so few. */
-#define SOME (TILE > 6 ? 48 : 24)
+/* Rows that take many steps together, a multiple of TILE. Few keep keys and values in a cache, many share more of what
+ * they have drawn; and where products are twice as quick, fetching a model's weights takes too long for few. */
+#define SOME (TILE > 6 ? 192 : 96)
 
 /* What `rows` rows are worked in. */
 typedef struct {
@@ -149,13 +151,15 @@ static void feed(const Worker *me, const Layer *l, long rows, Scratch *s) {
 /* Draw from this worker's part of the logits of rows from `from` on. */
 static void draw_part(const Worker *me, const Step *step, long from, long rows) {
     const long vocab = step->model->head.outs;
-    double *scratch = draw_scratch(vocab);
+    Odds odds = new_odds(vocab);
     long first, last;
     share(me, rows, 1, &first, &last);
-    if (!scratch) step->draws->failed = 1;
-    for (long r = from + first; scratch && r < from + last; r++)
-        record(step->draws, step->places[r], step->logits + r * vocab, vocab, scratch);
-    free(scratch);
+    if (!odds.sums) step->draws->failed = 1;
+    for (long r = from + first; odds.sums && r < from + last; r++) {
+        weigh(&odds, step->logits + r * vocab, step->draws->bias, step->draws->heat);
+        for (long row = step->places[r]; row >= 0; row = step->next[row]) record(step->draws, row, &odds);
+    }
+    free(odds.sums);
 }
 
 /* Rows from `from` on through all layers, with all of `me`'s crew. */
@@ -240,32 +244,61 @@ static int once(const Step *step, long threads) {
     return job.failed || (step->draws && step->draws->failed) ? NO_MEMORY : DONE;
 }
 
-/* Those of the cache's first rows, `from` to `to`, that go on: what `now` is to feed, in `held` [3][to - from]. */
-static void go_on(const Step *step, long from, long to, long *held, Step *now) {
-    const long most = to - from;
+/* Rows that draw on, in branches, and the next step of those that are fed. */
+typedef struct {
+    Branches branches;
+    Step step;
+    long *fed; /* [3][rows], and what the branches lie in; to be freed */
+} Going;
+
+/* For up to `rows` rows at a time of `step`'s; without memory `fed` is NULL. */
+static Going new_going(const Step *step, long rows) {
+    Going g = {.step = *step, .fed = malloc(8 * (3 * rows + 2 * step->rows))};
+    g.branches = (Branches){.draws = step->draws, .moves = step->moves, .next = g.fed + 3 * rows};
+    g.branches.holds = g.branches.next + step->rows;
+    g.step.next = g.branches.next;
+    return g;
+}
+
+static void begin_rows(Going *g, const Step *step, long from, long to) {
+    g->branches.from = from, g->branches.to = to;
+    g->step.logits = step->logits + from * step->model->head.outs;
+    find_branches(&g->branches);
+}
+
+/* Whether any of `step`'s rows goes on: then `g->step` is the next one of those that are fed. */
+static int go_on(Going *g, const Step *step) {
+    const Branches *b = &g->branches;
+    const long most = b->to - b->from;
     long n = 0;
-    for (long r = from; r < to; r++) {
-        if (step->draws->ended[r]) continue;
-        held[n] = step->tokens[r];
-        held[n + most] = step->starts[r];
-        held[n++ + 2 * most] = r;
+    for (long r = b->from; r < b->to; r++) {
+        if (b->holds[r] >= 0 || step->draws->ended[r]) continue;
+        g->fed[n] = step->tokens[r];
+        g->fed[n + most] = step->starts[r];
+        g->fed[n++ + 2 * most] = r;
     }
-    *now = *step;
-    now->rows = n, now->tokens = held, now->starts = held + most, now->places = held + 2 * most;
-    now->logits += from * step->model->head.outs;
+    g->step.rows = n, g->step.tokens = g->fed, g->step.starts = g->fed + most, g->step.places = g->fed + 2 * most;
+    return n > 0;
+}
+
+/* Rows that drew another token than what is fed for them part from it. */
+static void have_drawn(Going *g) {
+    __atomic_fetch_add(&g->step.draws->fed, g->step.rows, __ATOMIC_RELAXED);
+    for (long i = 0; i < g->step.rows; i++) part_ways(&g->branches, g->step.places[i]);
 }
 
 /* Draw up to `count` tokens for each row of a large dense model, until it may have ended. */
 static int draw_together(const Step *step, long count, long threads) {
-    long *held = malloc(24 * step->rows);
-    int code = held ? DONE : NO_MEMORY;
-    Step now;
-    for (long n = 0; n < count && code == DONE; n++) {
-        go_on(step, 0, step->rows, held, &now);
-        if (!now.rows) break;
-        code = once(&now, threads);
+    Going g = new_going(step, step->rows);
+    if (!g.fed) return NO_MEMORY;
+    begin_rows(&g, step, 0, step->rows);
+    int code = DONE;
+    for (long n = 0; n < count && code == DONE && go_on(&g, step); n++) {
+        code = once(&g.step, threads);
+        have_drawn(&g);
     }
-    free(held);
+    leave_branches(&g.branches);
+    free(g.fed);
     return code;
 }
 
@@ -282,18 +315,19 @@ static void draw_some(const Worker *me, void *given) {
     Apart *job = given;
     const Worker alone = {NULL, 0};
     const long rows = job->step->rows, some = job->some;
-    long *held = malloc(24 * some);
+    Going g = new_going(job->step, some);
     Scratch s = scratch(job->step->model, some, job->step->room);
-    if (!held || !s.all) job->failed = 1;
-    for (long from; !job->failed && (from = __atomic_fetch_add(&job->next, some, __ATOMIC_RELAXED)) < rows;)
-        for (long n = 0; n < job->count && !job->failed; n++) {
-            Step now;
-            go_on(job->step, from, least(from + some, rows), held, &now);
-            if (!now.rows) break;
-            pass(&alone, &now, 0, now.rows, &s);
+    if (!g.fed || !s.all) job->failed = 1;
+    for (long from; !job->failed && (from = __atomic_fetch_add(&job->next, some, __ATOMIC_RELAXED)) < rows;) {
+        begin_rows(&g, job->step, from, least(from + some, rows));
+        for (long n = 0; n < job->count && !job->failed && go_on(&g, job->step); n++) {
+            pass(&alone, &g.step, 0, g.step.rows, &s);
+            have_drawn(&g);
         }
+        leave_branches(&g.branches);
+    }
     free(s.all);
-    free(held);
+    free(g.fed);
 }
 
 /* Draw up to `count` tokens for each row of a small model or a mixture, until it may have ended. */
@@ -328,12 +362,13 @@ static void draw_work(const Worker *me, void *given) {
     Draw *d = given;
     long first, last;
     share(me, d->rows, 1, &first, &last);
-    double *scratch = draw_scratch(d->vocab);
-    if (!scratch) d->failed = 1;
-    for (long r = first; scratch && r < last; r++)
-        draw_row(d->logits + r * d->vocab, d->bias, d->vocab, d->uniforms[r], d->heat, scratch, d->tokens + r,
-                 d->own + r, d->sampled + r);
-    free(scratch);
+    Odds odds = new_odds(d->vocab);
+    if (!odds.sums) d->failed = 1;
+    for (long r = first; odds.sums && r < last; r++) {
+        weigh(&odds, d->logits + r * d->vocab, d->bias, d->heat);
+        draw_one(&odds, d->uniforms[r], d->tokens + r, d->own + r, d->sampled + r);
+    }
+    free(odds.sums);
 }
 
 /* Draw one token a row. */

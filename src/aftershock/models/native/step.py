@@ -15,6 +15,7 @@ from aftershock.models.layers import GatedMLP, Linear, RMSNorm
 from aftershock.models.moe import Experts, Gate, MixtureOfExperts
 from aftershock.models.native import build, deepseek
 from aftershock.models.native.draws import Draws
+from aftershock.models.native.moves import Moves
 from aftershock.models.native.packed import Packed, packed
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class _Step(Structure):
         ("stores", POINTER(c_void_p)),
         ("logits", c_void_p),
         ("draws", POINTER(Draws)),
+        ("moves", POINTER(Moves)),
+        ("next", c_void_p),
     ]
 
 
@@ -138,12 +141,13 @@ class NativeStep:
         A large model takes one: its steps take so long that nothing is gained, and an interrupt would have to wait.
         """
         described = self._described(model)
+        cache.moves.room = cache.room
         count = 1 if described.head.in_place else count
-        last, lengths = (torch.from_numpy(part[:rows]) for part in draws.held[2][1:3])
+        last, lengths = (torch.from_numpy(part[:rows]) for part in draws.held[2][2:4])
         fed = Fed(last, lengths, torch.arange(rows))
         logits = torch.empty(rows, described.head.outs)
         step = _step(described, fed, tables, cache)
-        step.logits, step.draws = logits.data_ptr(), ctypes.pointer(draws)
+        step.logits, step.draws, step.moves = logits.data_ptr(), ctypes.pointer(draws), ctypes.pointer(cache.moves)
         _take(step, count, fed.tokens)
 
     def prefill(self, model: "CausalLM", fed: Fed, tables: tuple[Tensor, Tensor], cache: Any) -> None:
