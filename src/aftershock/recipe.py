@@ -154,6 +154,8 @@ class RLStage(_Table):
     down_sample: int = Field(
         0, ge=0
     )  # learn from so many of a problem's samples, those whose rewards differ most; 0: all
+    # and of fewer, where some differ little: rewards keep this share of the variance that the two extremes have
+    down_sample_spread: float = Field(0.0, ge=0, le=1)
     minibatches: int = Field(1, ge=1)  # optimiser steps a rollout batch is split into
     max_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)

@@ -58,3 +58,20 @@ def test_the_widest_of_all_choices_is_taken(rewards, count):
 def test_of_equal_choices_the_most_even_is_taken():
     assert widest([0, 1, 0, 1, 0, 1, 0, 1], 4) == [0, 2, 5, 7]
     assert widest([1, 0, 0, 0, 0, 0, 0, 0], 4) == [0, 1, 2, 7]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from([0.0, 0.1, 1.0, 1.1]), min_size=1, max_size=9), st.integers(2, 9), st.floats(0, 1))
+def test_with_a_spread_the_most_that_keep_it_are_taken(rewards, count, spread):
+    chosen = widest(rewards, count, spread)
+    least = spread * pvariance([min(rewards), max(rewards)])
+    sizes = range(min(2, len(rewards)), min(count, len(rewards)) + 1)
+    keeping = [n for n in sizes if max(map(pvariance, combinations(rewards, n))) >= least - 1e-12]
+    assert len(chosen) == max(keeping)
+    assert pvariance([rewards[i] for i in chosen]) >= least - 1e-12
+
+
+@pytest.mark.parametrize(("wrong", "taken"), [(0, 8), (1, 3), (2, 6), (3, 8), (8, 8), (14, 6), (15, 3)])
+def test_two_of_one_kind_for_one_of_the_other(wrong, taken):
+    rewards = [0.0] * wrong + [1.0] * (16 - wrong)
+    assert len(widest(rewards, 8, 0.88)) == taken

@@ -84,12 +84,14 @@ def test_minibatches_leave_the_policy_and_clip(base: str, tmp_path: Path):
 
 def test_down_sampling_learns_from_part_of_each_group(base: str, tmp_path: Path):
     steps = {}
-    for count in (0, 2):
-        run = go(tmp_path / str(count), *only_zero(base), f"stage.zero.down_sample={count}", "stage.zero.minibatches=1")
+    for dial in ("down_sample=0", "down_sample=2", "down_sample_spread=1"):
+        run = go(tmp_path / dial, *only_zero(base), f"stage.zero.{dial}", "stage.zero.minibatches=1")
         lines = [json.loads(line) for line in (run.folder / "timings.jsonl").read_text().splitlines()]
-        steps[count] = next(line for line in lines if line["stage"] == "zero" and line["step"] == 1)
-    assert steps[2]["sampled_tokens"] == steps[0]["sampled_tokens"]
-    assert 0 < steps[2]["trained_tokens"] < steps[0]["trained_tokens"]
+        steps[dial] = next(line for line in lines if line["stage"] == "zero" and line["step"] == 1)
+    everything, *some = steps.values()
+    for part in some:
+        assert part["sampled_tokens"] == everything["sampled_tokens"]
+        assert 0 < part["trained_tokens"] < everything["trained_tokens"]
 
 
 def test_dynamic_sampling_draws_on_for_signal(base: str, tmp_path: Path):

@@ -19,24 +19,34 @@ class GroupAdvantages:
     signal: list[bool]
 
 
-def widest(rewards: Sequence[float], count: int) -> list[int]:
+def widest(rewards: Sequence[float], count: int, spread: float = 0.0) -> list[int]:
     """Return, ascending, which `count` of the rewards, or all, have the greatest variance.
 
     They are some of the lowest and some of the highest [PODS, arXiv 2504.13818]: of equal choices the most even one.
-    Among equal rewards the order decides, which in a group means nothing.
+    Among equal rewards the order decides, which in a group means nothing. With `spread` they are fewer where it takes
+    that for their variance to be this share of the two extremes' alone, which no choice surpasses.
     """
     order = sorted(range(len(rewards)), key=rewards.__getitem__)
-    if count >= len(order):
-        return sorted(order)
-    low = _lows(tuple(rewards[i] for i in order), count)
-    return sorted(order[:low] + order[len(order) - count + low :])
+    if not order:
+        return []
+    low, high = _ends(tuple(rewards[i] for i in order), min(count, len(order)), spread)
+    return sorted(order[:low] + order[len(order) - high :])
 
 
 @lru_cache(maxsize=1024)  # rules give few different groups, and a variance takes fractions
-def _lows(ascending: tuple[float, ...], count: int) -> int:
-    """Return how many of the `count` are the lowest ones."""
-    lows = sorted(range(count + 1), key=lambda low: abs(2 * low - count))
-    return max(lows, key=lambda low: pvariance(ascending[:low] + ascending[len(ascending) - count + low :]))
+def _ends(ascending: tuple[float, ...], count: int, spread: float) -> tuple[int, int]:
+    """Return how many of the lowest and of the highest are taken."""
+
+    def variance(ends: tuple[int, int]) -> float:
+        return pvariance(ascending[: ends[0]] + ascending[len(ascending) - ends[1] :])
+
+    least = spread * pvariance((ascending[0], ascending[-1]))
+    for size in range(count, 2, -1):
+        lows = sorted(range(size + 1), key=lambda low: abs(2 * low - size))
+        ends = max(((low, size - low) for low in lows), key=variance)
+        if variance(ends) >= least:
+            return ends
+    return (1, min(1, count - 1))
 
 
 def group_advantages(

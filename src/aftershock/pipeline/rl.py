@@ -135,7 +135,7 @@ def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> d
     stage, learner = loop.stage, loop.learner
     telling = [one for one in judged if _has_signal(one)]
     silent = [one for one in judged if stage.loss.kl > 0 and not _has_signal(one)]
-    samples = _samples([*telling, *silent][: stage.problems_per_step], stage.loss.kind, stage.learnt)
+    samples = _samples([*telling, *silent][: stage.problems_per_step], stage)
     parts = [
         pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens) for part in split(samples, stage.minibatches)
     ]
@@ -145,11 +145,11 @@ def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> d
     return metrics
 
 
-def _samples(judged: Sequence[Judged], kind: str, count: int) -> list[Sample]:
-    """Return what is learnt from: of each group the counted rollouts, at most `count`, with advantages among those."""
+def _samples(judged: Sequence[Judged], stage: RLStage) -> list[Sample]:
+    """Return what is learnt from: the counted rollouts that the stage takes of each group, advantages among those."""
     rewards = [[reward.total for reward in one.rewards] for one in judged]
-    counted = [_counted(one, count) for one in judged]
-    groups = zip(judged, group_advantages(kind, rewards, counted).values)
+    counted = [_counted(one, stage.learnt, stage.down_sample_spread) for one in judged]
+    groups = zip(judged, group_advantages(stage.loss.kind, rewards, counted).values)
     return [
         Sample(completion.prompt_tokens, completion.tokens, completion.logprobs, advantage, number)
         for number, (one, advantages) in enumerate(groups)
@@ -158,9 +158,9 @@ def _samples(judged: Sequence[Judged], kind: str, count: int) -> list[Sample]:
     ]
 
 
-def _counted(one: Judged, count: int) -> list[bool]:
+def _counted(one: Judged, count: int, spread: float) -> list[bool]:
     known = [index for index, reward in enumerate(one.rewards) if reward.counted]
-    kept = {known[at] for at in widest([one.rewards[index].total for index in known], count)}
+    kept = {known[at] for at in widest([one.rewards[index].total for index in known], count, spread)}
     return [index in kept for index in range(len(one.rewards))]
 
 

@@ -78,9 +78,10 @@ def _tasks(tables: tuple[TaskTable, ...]) -> str:
 
 def _some(stage: RLStage) -> str:
     """Say which of a problem's completions are learnt from, where not all are."""
-    if not stage.down_sample:
+    if not (stage.down_sample or stage.down_sample_spread):
         return ""
-    return f"Of a problem's completions the {stage.down_sample} whose rewards differ most were learnt from. "
+    most = "at most " if stage.down_sample_spread else ""
+    return f"Of a problem's completions {most}the {stage.learnt} whose rewards differ most were learnt from. "
 
 
 def _rl(stage: RLStage) -> list[str]:
