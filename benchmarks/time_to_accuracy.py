@@ -8,10 +8,11 @@ Both start from the shipped small-qwen, are asked the same questions of fact (di
 same held-out problems by the same code (our engine on the weights that the side holds); that time is not counted. The
 accuracy is reached when two measurements in a row are at TARGET or above, at the first of them: one alone may be luck.
 Each side has its best settings of SETTINGS: a learning rate, and of ours how many of a problem's samples are learnt
-from (`down_sample`, which TRL's trainer doesn't have). `--search` runs them all with SEARCHED's seeds and keeps what
-they gave in GRID; a comparison takes the ones that always got there, in the least processor time (the median over
-seeds), which neighbours disturb less than the clock, and runs seeds 1, 2, ... A side that does not reach the accuracy
-within STEPS steps has no time. Dollars are the seconds at the stated price of this machine.
+from (`down_sample` and `down_sample_spread`, which TRL's trainer doesn't have). `--search` runs them all with
+SEARCHED's seeds and keeps what they gave in GRID; a comparison takes the ones that always got there, in the least
+processor time (the median over seeds), which neighbours disturb less than the clock, and runs seeds 1, 2, ... A side
+that does not reach the accuracy within STEPS steps has no time. Dollars are the seconds at the stated price of this
+machine.
 """
 
 import contextlib
@@ -33,12 +34,12 @@ import rl_step
 
 from aftershock import process
 
-Setting = tuple[float, int]  # learning rate, samples of a problem that are learnt from; 0: all
+Setting = tuple[float, int, float]  # learning rate; samples of a problem that are learnt from, 0: all; their spread
 
 RATES = (3e-4, 5e-4, 1e-3)
 SETTINGS: dict[str, list[Setting]] = {
-    "ours": [(rate, some) for some in (0, 8) for rate in RATES],
-    "theirs": [(rate, 0) for rate in RATES],
+    "ours": [(rate, *some) for some in ((0, 0.0), (8, 0.0), (8, 0.88), (12, 0.88)) for rate in RATES],
+    "theirs": [(rate, 0, 0.0) for rate in RATES],
 }
 TARGET, EVERY, STEPS = 0.90, 4, 60
 SEARCHED = (0, 1000, 1001)  # seeds that no comparison has
@@ -109,7 +110,8 @@ def ours(setting: Setting, seed: int, folder: Path, judge: Any, exam: Exam, reco
     from aftershock.pipeline.evaluate import sample
 
     loop = rl_step.our_loop(CASE, folder, judge, asked(), setting[0])
-    loop = replace(loop, stage=loop.stage.model_copy(update={"down_sample": setting[1]}))
+    some = {"down_sample": setting[1], "down_sample_spread": setting[2]}
+    loop = replace(loop, stage=loop.stage.model_copy(update=some))
     params = SamplingParams(n=CASE.samples, max_tokens=CASE.max_tokens)
     for step in range(STEPS):
         began, processor = time.perf_counter(), time.process_time()
@@ -203,14 +205,14 @@ def measure(side: str, setting: Setting, seed: int, threads: int) -> list[Step]:
     told = [json.loads(line) for line in done.stdout.splitlines()]
     seconds = reached(told)
     found = f"{seconds:.0f} s" if seconds else f"not reached, {max(one.get('accuracy', 0) for one in told):.0%} at most"
-    named = f"{side} rate {setting[0]:g} from {setting[1] or CASE.samples} samples seed {seed}"
+    named = f"{side} rate {setting[0]:g} from {setting[1] or CASE.samples} samples, spread {setting[2]:g}, seed {seed}"
     print(f"{named}: {found}, {len(told)} steps", file=sys.stderr, flush=True)
     return told
 
 
 def set_to(run: Run) -> tuple[str, Setting]:
     """Return a run's side and setting."""
-    return run["side"], (run["rate"], run["down_sample"])
+    return run["side"], (run["rate"], run["down_sample"], run["spread"])
 
 
 def best(runs: Sequence[Run], side: str) -> Setting | None:
@@ -273,7 +275,7 @@ def main() -> None:
         told = measure(side, setting, seed, given.threads)
         seconds = reached(told)
         usd = None if seconds is None else price(seconds, machine.usd_per_hour, machine.watts)[0]
-        dials = {"side": side, "rate": setting[0], "down_sample": setting[1], "seed": seed}
+        dials = {"side": side, "rate": setting[0], "down_sample": setting[1], "spread": setting[2], "seed": seed}
         runs.append({**dials, "reached": seconds, "usd": usd, "steps": told})
         paired.report(rows(runs), given, before, done=False, **more)
     for row in rows(runs):

@@ -133,7 +133,13 @@ def test_this_processors_instructions_are_told_by_name():
 def test_a_seed_that_one_side_alone_has_run_does_not_count_as_yet():
     steps = [{"seconds": 2.0, "processor": 1.0, "accuracy": 0.95}] * 2
     runs = [
-        {"side": side, "rate": 1e-3, "down_sample": 0, "steps": [{**one, "seconds": times} for one in steps]}
+        {
+            "side": side,
+            "rate": 1e-3,
+            "down_sample": 0,
+            "spread": 0.0,
+            "steps": [{**one, "seconds": times} for one in steps],
+        }
         for side, times in (("ours", 2.0), ("theirs", 8.0), ("ours", 2.0))
     ]
     told = time_to_accuracy.rows(runs)
@@ -146,17 +152,18 @@ def test_an_accuracy_is_reached_where_the_next_measurement_holds_it():
     assert time_to_accuracy.reached(told[:5]) is None
 
 
-def searched(side, rate, some, seconds):
+def searched(side, rate, some, seconds, spread=0.0):
     """A run that got there after so many seconds of processor time, or never."""
     found = {"accuracy": 0.95 if seconds else 0.1}
     steps = [{"seconds": 1.0, "processor": seconds or 1.0, **found}, {"seconds": 1.0, "processor": 1.0, **found}]
-    return {"side": side, "rate": rate, "down_sample": some, "steps": steps}
+    return {"side": side, "rate": rate, "down_sample": some, "spread": spread, "steps": steps}
 
 
 def test_the_best_setting_is_the_one_that_always_gets_there():
     kept = [(3e-4, 0, 9.0), (1e-3, 8, 4.0), (1e-3, 8, 6.0), (1e-3, 0, 8.0), (5e-4, 8, 1.0), (5e-4, 8, None)]
     runs = [searched("ours", *one) for one in kept]
-    assert time_to_accuracy.best(runs, "ours") == (1e-3, 8)
+    assert time_to_accuracy.best(runs, "ours") == (1e-3, 8, 0)
+    assert time_to_accuracy.best([*runs, searched("ours", 1e-3, 8, 4.5, 0.88)], "ours") == (1e-3, 8, 0.88)
     assert time_to_accuracy.best(runs, "theirs") is None
     assert time_to_accuracy.rows(runs) == []
 
@@ -167,7 +174,7 @@ def test_a_comparison_takes_the_settings_of_the_kept_search_and_none_without_one
         time_to_accuracy.chosen(["ours", "theirs"])
     kept = ("ours", 1e-3, 8, 4.0), ("ours", 3e-4, 0, 9.0), ("theirs", 5e-4, 0, 50.0), ("theirs", 1e-3, 0, None)
     time_to_accuracy.GRID.write_text(json.dumps({"runs": [searched(*one) for one in kept]}))
-    assert time_to_accuracy.chosen(["ours", "theirs"]) == {"ours": (1e-3, 8), "theirs": (5e-4, 0)}
+    assert time_to_accuracy.chosen(["ours", "theirs"]) == {"ours": (1e-3, 8, 0), "theirs": (5e-4, 0, 0)}
 
 
 def test_every_tensor_of_a_qwen2_folder_has_a_name_of_its_own_in_gguf():
