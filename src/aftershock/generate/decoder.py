@@ -1,10 +1,9 @@
 """Continuous batching: prompts are prefilled together, and a finished row's place is taken at once."""
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -111,10 +110,7 @@ class Decoder:
         if self._draws is None or not self.model.run(self._draws, self.rows.active, most, self.cache):
             self._draw(padded)
         ended = self._ended()
-        finished = [self._finish(row, reason) for row, reason in ended.items()]
-        if ended:
-            self._fill(ended)
-        return finished
+        return self._finish(ended)
 
     def _draw(self, padded: int) -> None:
         rows = self.rows
@@ -159,19 +155,30 @@ class Decoder:
         ended |= dict.fromkeys(np.flatnonzero(last == self.eos).tolist(), "stop")
         return ended
 
-    def _finish(self, row: int, reason: FinishReason) -> Finished:
-        rows, request = self.rows, self.rows.owners[row]
-        assert request is not None
-        drawn = slice(int(rows.steps[row]))
-        logprobs, sampled = rows.logprobs[row, drawn].tolist(), rows.sampled_logprobs[row, drawn].tolist()
-        if not math.isfinite(sum(logprobs) + sum(sampled)):  # of so few float32 values a sum in float64 is finite
-            raise AftershockError(
-                f"the model gave logits that are not finite while completing prompt {request.prompt}, sample "
-                f"{request.sample}: its weights have diverged, or logit_bias forbids every token; go back to the "
-                "last good checkpoint with a lower learning rate, or lift the bias"
-            )
-        tokens = rows.tokens[row, drawn].tolist()
-        return Finished(request, tokens, logprobs, sampled, reason, rows.forwards(row))
+    def _finish(self, ended: dict[int, FinishReason]) -> list[Finished]:
+        """Return the rows' completions, and give their places to others."""
+        rows, places = self.rows, list(ended)
+        if not places:
+            return []
+        counts = rows.steps[places].tolist()
+        told = [part[places, : max(counts)] for part in (rows.tokens, rows.logprobs, rows.sampled_logprobs)]
+        if not (finite := np.isfinite(told[1] + told[2]).all(1)).all():  # what is left of earlier ones is finite too
+            self._refuse(places[int(finite.argmin())])
+        each = zip(places, counts, *(part.tolist() for part in told))
+        finished = [
+            Finished(rows.owner(row), tokens[:n], logprobs[:n], sampled[:n], ended[row], rows.forwards(row))
+            for row, n, tokens, logprobs, sampled in each
+        ]
+        self._fill(ended)
+        return finished
+
+    def _refuse(self, row: int) -> NoReturn:
+        request = self.rows.owner(row)
+        raise AftershockError(
+            f"the model gave logits that are not finite while completing prompt {request.prompt}, sample "
+            f"{request.sample}: its weights have diverged, or logit_bias forbids every token; go back to the "
+            "last good checkpoint with a lower learning rate, or lift the bias"
+        )
 
     def _fill(self, free: Iterable[int]) -> None:
         """Give the `free` rows to waiting requests; close the holes that remain."""

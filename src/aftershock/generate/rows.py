@@ -81,6 +81,12 @@ class Rows:
         self.lengths[active:] = 0
         self.active = active
 
+    def owner(self, row: int) -> Request:
+        """Return whose completion is in a row that is in use."""
+        request = self.owners[row]
+        assert request is not None
+        return request
+
     def forwards(self, row: int) -> int:
         """Return how many forwards of the model have drawn the row's tokens."""
         return int(self.steps[row])

@@ -164,10 +164,7 @@ class SpeculativeDecoder(Decoder):
             drawn, logprobs, sampled = (part[going, ahead] for part in told)
             self.rows.record(drawn, logprobs, sampled, going)
             ended = self._ended() | ended
-        finished = [self._finish(row, reason) for row, reason in ended.items()]
-        if ended:
-            self._fill(ended)
-        return finished
+        return self._finish(ended)
 
     def _new_rows(self) -> Rows:
         shape = (self.layout.decoded, self.draft + 1, self.causal.config.hidden_size)
