@@ -38,7 +38,7 @@ Setting = tuple[float, int, float]  # learning rate; samples of a problem that a
 
 RATES = (3e-4, 5e-4, 1e-3)
 SETTINGS: dict[str, list[Setting]] = {
-    "ours": [(rate, *some) for some in ((0, 0.0), (8, 0.0), (0, 0.88), (8, 0.88), (12, 0.88)) for rate in RATES],
+    "ours": [(rate, *some) for some in ((0, 0.0), (8, 0.0), (8, 0.88), (12, 0.88), (0, 0.74)) for rate in RATES],
     "theirs": [(rate, 0, 0.0) for rate in RATES],
 }
 TARGET, EVERY, STEPS = 0.90, 4, 60
