@@ -126,7 +126,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None = None) -> Tensor:
         x, normed = self.input_layernorm.after(x)
         x, normed = self.post_attention_layernorm.after(x, self.self_attn(narrowed(normed), context, store))
-        return x + self.mlp(narrowed(normed))
+        return self.mlp(narrowed(normed), x)
 
 
 class SharedHead(nn.Module):
