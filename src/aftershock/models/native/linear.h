@@ -25,23 +25,47 @@ typedef struct {
     volatile long next;     /* row that nobody has taken */
 } Layers;
 
-#define AT_ONCE 96 /* rows, a multiple of TILE */
+#define AT_ONCE 96 /* rows, a multiple of TILE, and */
+#define AT_ONCE_INNER 48 /* of an MLP, three times as wide */
 
 /* The first row of the next few, taken by who is free: a thread that begins late or has to wait does less. */
-static long take(volatile long *next) { return __atomic_fetch_add(next, AT_ONCE, __ATOMIC_RELAXED); }
+static long take(volatile long *next, long few) { return __atomic_fetch_add(next, few, __ATOMIC_RELAXED); }
+
+/* A few rows, from r on. */
+static void some_rows(const Worker *me, const Layers *job, long r, long few) {
+    const long ins = job->layer->matrix.ins, rows = least(few, job->rows - r);
+    for (const Layer *l = job->layer; l < job->layer + job->count; l++) {
+        const long outs = l->matrix.outs, panels = whole(outs, PANEL) / PANEL, next = r + few * me->crew->count;
+        const Fetch fetch = {(const char *)(job->x + next * ins), (const char *)(l->y + next * outs),
+                             l == job->layer ? 8 * TILE / panels : 0, 8 * TILE * outs / (ins * panels)};
+        product_part(&l->matrix, 0, outs, job->x + r * ins, rows, ins, l->y + r * outs, outs, fetch);
+        if (l->more) add_to(l->y + r * outs, l->more + r * outs, rows * outs);
+    }
+}
 
 static void linear_forward(const Worker *me, void *given) {
     Layers *job = given;
-    const long ins = job->layer->matrix.ins;
-    for (long r; (r = take(&job->next)) < job->rows;)
-        for (const Layer *l = job->layer; l < job->layer + job->count; l++) {
-            const long outs = l->matrix.outs, panels = whole(outs, PANEL) / PANEL, next = r + AT_ONCE * me->crew->count;
-            const Fetch fetch = {(const char *)(job->x + next * ins), (const char *)(l->y + next * outs),
-                                 l == job->layer ? 8 * TILE / panels : 0, 8 * TILE * outs / (ins * panels)};
-            const long rows = least(AT_ONCE, job->rows - r);
-            product_part(&l->matrix, 0, outs, job->x + r * ins, rows, ins, l->y + r * outs, outs, fetch);
-            if (l->more) add_to(l->y + r * outs, l->more + r * outs, rows * outs);
+    for (long r; (r = take(&job->next, AT_ONCE)) < job->rows;) some_rows(me, job, r, AT_ONCE);
+}
+
+typedef struct {
+    Layers first, last; /* gate and up, and down, which reads what of them is gated */
+    float *inner;       /* [rows][outs of gate]: that */
+} Mlp;
+
+/* A gated MLP; what its first layers give is read again while it is in the cache. */
+static void mlp_forward(const Worker *me, void *given) {
+    Mlp *job = given;
+    const Layer *gate = job->first.layer, *up = gate + 1;
+    const long n = gate->matrix.outs, few = AT_ONCE_INNER;
+    for (long r; (r = take(&job->first.next, few)) < job->first.rows;) {
+        some_rows(me, &job->first, r, few);
+        for (long at = r * n; at < least(r + few, job->first.rows) * n; at += n) {
+            memcpy(job->inner + at, gate->y + at, 4 * n);
+            gated(job->inner + at, up->y + at, n);
         }
+        some_rows(me, &job->last, r, few);
+    }
 }
 
 typedef struct {

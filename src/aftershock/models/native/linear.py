@@ -30,6 +30,10 @@ class _Layers(Structure):
     ]
 
 
+class _Mlp(Structure):
+    _fields_ = [("first", _Layers), ("last", _Layers), ("inner", c_void_p)]
+
+
 class _Slope(Structure):
     _fields_ = [*((name, c_void_p) for name in ("w", "up", "down", "bias")), ("outs", c_long)]
 
@@ -109,11 +113,12 @@ class _MLPFunction(torch.autograd.Function):
         """Keep x, gate, up and their gated product beside the weights."""
         weights, biases = tuple(weight.contiguous() for weight in given[:3]), given[3:]
         rows = x.reshape(-1, x.shape[-1]).contiguous()
-        gate, up = (rows.new_empty(rows.shape[0], weight.shape[0]) for weight in weights[:2])
-        _forward(rows, weights[:2], biases[:2], in_place, (gate, up))
-        inner, more = train.gated_rows(gate, up), more.contiguous()
-        made = torch.empty_like(more)
-        _forward(inner, weights[2:], biases[2:], in_place, (made,), more)
+        gate, up, inner = (rows.new_empty(rows.shape[0], weights[0].shape[0]) for _ in range(3))
+        held: list[Tensor] = []
+        made = torch.empty_like(more := more.contiguous())
+        first = _layers(rows, weights[:2], biases[:2], in_place, (gate, up), held)
+        last = _layers(inner, weights[2:], biases[2:], in_place, (made,), held, more)
+        train.call("mlp_forward", _Mlp(first, last, _at(inner)))
         ctx.save_for_backward(x, gate, up, inner, *weights)
         return made
 
@@ -186,13 +191,24 @@ def _forward(
     biases: Sequence[Tensor | None],
     in_place: bool,
     made: Sequence[Tensor],
-    more: Tensor | None = None,
 ) -> None:
     held: list[Tensor] = []
+    train.call("linear_forward", _layers(x, weights, biases, in_place, made, held))
+
+
+def _layers(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    in_place: bool,
+    made: Sequence[Tensor],
+    held: list[Tensor],
+    more: Tensor | None = None,
+) -> _Layers:
+    """Describe layers that read x and write into `made`, to which `more` is added; `held` keeps their copies alive."""
     parts = [_Layer(packed(w, bias, in_place, held), _at(y), _at(more)) for w, bias, y in zip(weights, biases, made)]
     outs = sum(weight.shape[0] for weight in weights)
-    job = _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), x.shape[0], outs)
-    train.call("linear_forward", job)
+    return _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), x.shape[0], outs)
 
 
 def _at(tensor: Tensor | None) -> int | None:

@@ -41,6 +41,7 @@ PASS(select_backward, Select, select_backward, job->rows * job->n)
 
 /* Products of layers, in linear.h. */
 PASS(linear_forward, Layers, linear_forward, job->rows * job->outs)
+PASS(mlp_forward, Mlp, mlp_forward, job->first.rows * job->first.outs)
 int aftershock_linear_backward(Slopes *job, long threads) {
     job->part = part_rows(job->rows);
     Bench b = {.block = block_rows(job)};
