@@ -50,6 +50,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(graphs, "_captured", captured)
     monkeypatch.setattr(graphs, "_AFTER", 2)
     monkeypatch.setattr(causal_lm, "captures", lambda tokens: torch.is_inference_mode_enabled())
+    monkeypatch.setattr(causal_lm, "serves", lambda model: False)  # nothing is native there
     monkeypatch.setattr(moe, "_seen", lambda x: False)
     return made
 

@@ -124,6 +124,7 @@ def test_padding_written_past_a_row_is_harmless():
 @torch.no_grad()
 def test_a_cache_laid_out_for_more_holds_what_it_held_and_zeros(config, monkeypatch, moved_by):
     monkeypatch.setattr("aftershock.models.causal_lm._MOVED", 2)
+    monkeypatch.setattr("aftershock.models.causal_lm._EARLY", 0)
     model = shaken(config)
     batch = torch.randint(0, 10, (5, 7), generator=torch.Generator().manual_seed(0))
     cache = model.new_cache(6, 12, room=4)

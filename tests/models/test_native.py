@@ -234,3 +234,17 @@ def test_faults_are_told(model):
     with torch.no_grad():
         model.model.layers[1].mlp.gate_proj.weight[3, 3] = float("nan")
     assert stepped(model, [(5, 1), (6, 2)])[0].isnan().all()
+
+
+@torch.inference_mode()
+def test_what_was_never_cleared_is_not_read(model):
+    cache, rows, starts = model.new_cache(3, 40, room=8), torch.tensor([0, 2]), torch.tensor([3, 2])
+    assert cache.raw
+    assert cache.room == 24
+    for store in (store for layer in cache._held for store in layer):
+        store.fill_(float("nan"))
+    assert model.prefill([[1, 2, 3], [4, 5]], rows.tolist(), cache)
+    cache.widen(40, 3)
+    found = model.hidden(torch.tensor([[6, 7], [8, 9]]), cache=cache, rows=rows, starts=starts)
+    for states, prompt in zip(found, ([1, 2, 3, 6, 7], [4, 5, 8, 9])):
+        torch.testing.assert_close(states, model.hidden(torch.tensor([prompt]))[0, -2:], rtol=1e-4, atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aftershock.models.layers import GatedMLP, Linear, gated, linears
+from aftershock.models.layers import GatedMLP, Linear, linears
 from aftershock.models.native import build, linear
 
 pytestmark = pytest.mark.skipif(build.library("train") is None, reason=f"no native part: {build.why_not('train')}")
@@ -68,8 +68,12 @@ def test_what_isn_t_asked_for_isn_t_written_and_what_is_held_is_added_to(adds):
     x, weights, _, ups = leaves(300, 24, (40, 10))
     x, weights, ups = x[0].detach(), [weight.detach() for weight in weights], [up[0] for up in ups]
     held = torch.full_like(weights[1], 3.0)
-    linear.slopes(x, weights, ups, None, [None, held], adds=adds)
+    bias = torch.full((10,), 3.0)
+    linear.slopes(x, weights, ups, None, [None, held], [None, bias], adds=adds)
     torch.testing.assert_close(held, ups[1].t() @ x + 3.0 * adds, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(bias, ups[1].sum(0) + 3.0 * adds, rtol=1e-4, atol=1e-3)
+    linear.slopes(x, weights, ups, None, [None, None], [None, bias])  # of a frozen weight's layer
+    torch.testing.assert_close(bias, ups[1].sum(0), rtol=1e-4, atol=1e-3)
 
 
 def test_several_layers_give_what_each_does():
@@ -82,12 +86,12 @@ def test_several_layers_give_what_each_does():
 @pytest.mark.parametrize(("frozen", "bias"), [((), True), (("x", "up_proj.weight", "down_proj.weight"), False)])
 def test_a_gated_mlp_gives_what_its_layers_do(frozen, bias):
     torch.manual_seed(0)
-    mlp, x = GatedMLP(32, 48, bias=bias), torch.randn(1, 300, 32)
-    asked = [tensor for name, tensor in [("x", x), *mlp.named_parameters()] if name not in frozen]
-    for tensor in (x, *mlp.parameters()):
+    mlp, x, more = GatedMLP(32, 48, bias=bias), torch.randn(1, 300, 32), torch.randn(1, 300, 32)
+    asked = [tensor for name, tensor in [("x", x), ("more", more), *mlp.named_parameters()] if name not in frozen]
+    for tensor in (x, more, *mlp.parameters()):
         tensor.requires_grad_(any(tensor is one for one in asked))
     up = torch.randn(1, 300, 32)
-    made = [mlp(x), mlp.down_proj(gated(*linears(x, mlp.gate_proj, mlp.up_proj)))]
+    made = [mlp(x, more), more + mlp.down_proj(mlp.gated(*linears(x, mlp.gate_proj, mlp.up_proj)))]
     assert type(made[0].grad_fn).__name__ == "_MLPFunctionBackward"
     assert torch.equal(*made)
     assert all(map(torch.equal, *(torch.autograd.grad(y, asked, up) for y in made)))

@@ -65,7 +65,7 @@ class _Head(torch.autograd.Function):
                 ctx.multiply(hidden[rows], part)
             ctx.spent = True
             native.select_gradient(part, targets[rows], log_sum[rows], up[rows], part)
-            linear.slopes(hidden[rows], [weight], [part], down[rows], [total], adds=rows.start > 0)
+            linear.slopes(hidden[rows], [weight], [part], down[rows], [total], [None], adds=rows.start > 0)
         return down, total, None, None, None
 
 

@@ -119,7 +119,7 @@ class LanguageModel(nn.Module, ABC):
     def new_cache(self, rows: int, capacity: int, room: int | None = None) -> KVCache:
         """Reserve a cache for `rows` sequences of `capacity` tokens, in the model's dtype and on its device.
 
-        `room` of it is laid out, or all.
+        At least `room` of it is laid out, or all.
         """
 
     @abstractmethod

@@ -28,22 +28,24 @@ from aftershock.models.rope import RotaryTable
 from aftershock.models.unset import unset
 
 _MOVED = 64  # rows moved at once when a cache is laid out anew
+_EARLY = 16  # positions: few completions end before, and so much later is the cache first laid out anew
 
 
 class LayerCache(KVCache):
     """One tuple of tensors [rows, room, ...] a layer: keys and values, or MLA's single latent.
 
     In memory a head's positions lie together, so that rows and heads are the batch of one product. All of `capacity`
-    is reserved, but only `room` of it is laid out.
+    is reserved, but only `room` of it is laid out; and cleared, unless `raw`, as a masked place multiplies its value by
+    0: native steps read what they wrote alone.
     """
 
     def __init__(
-        self, shapes: list[tuple[int, ...]], layers: int, rows: int, capacity: int, room: int, like: Tensor
+        self, shapes: list[tuple[int, ...]], layers: int, rows: int, capacity: int, room: int, like: Tensor, raw: bool
     ) -> None:
-        self.rows, self.capacity, self.room, self._shapes = rows, capacity, room, shapes
+        self.rows, self.capacity, self.room, self.raw, self._shapes = rows, capacity, room, raw, shapes
         sizes = [rows * capacity * math.prod(shape) for shape in shapes] * layers
         held = [_memory(size, like) for size in sizes]
-        for store, size in zip(held, sizes):
+        for store, size in zip(held, sizes if not raw else ()):
             store[: size // capacity * room] = 0
         self._held = [held[at : at + len(shapes)] for at in range(0, len(held), len(shapes))]
         self.places = [store.data_ptr() for store in held]
@@ -86,6 +88,13 @@ class LayerCache(KVCache):
         for store in self._stores():
             store[target, :length] = store[source, :length]
 
+    def clear(self, rows: Tensor | None, starts: Tensor) -> None:
+        """Clear what lies past the `starts` Long[n] positions that each of `rows` Long[n], or of the first n, holds."""
+        part = slice(len(starts)) if rows is None else rows
+        free = torch.arange(self.room) >= starts[:, None]
+        for store in self._stores():
+            store[part] = store[part].masked_fill(free.view(*free.shape, *[1] * (store.ndim - 2)), 0)
+
     @property
     def bytes(self) -> int:
         return sum(held.nbytes for layer in self._held for held in layer)
@@ -95,7 +104,7 @@ class LayerCache(KVCache):
 
 
 def _memory(count: int, like: Tensor) -> Tensor:
-    """Return values as they come; those laid out are cleared, as a masked place multiplies its value by 0.
+    """Return values as they come.
 
     On a CPU they are numpy's, which lie in huge pages. Each store has its own: up to 32 MiB that were freed are found
     again (`process.prepare`), where more would come anew from the system, cleared a page at a time.
@@ -126,7 +135,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, store: tuple[Tensor, ...] | None = None) -> Tensor:
         x, normed = self.input_layernorm.after(x)
         x, normed = self.post_attention_layernorm.after(x, self.self_attn(narrowed(normed), context, store))
-        return x + self.mlp(narrowed(normed))
+        return self.mlp(narrowed(normed), x)
 
 
 class SharedHead(nn.Module):
@@ -218,6 +227,8 @@ class CausalLM(LanguageModel):
             return self.model(tokens, self._context(tokens, segments))
         if starts is None or segments is not None or not isinstance(cache, LayerCache):
             raise ValueError("a cached forward wants `starts` Long[batch] and no `segments`")
+        if cache.raw:
+            cache.clear(rows, starts)
         time = tokens.shape[1]
         length = read_length(starts, time, cache.room)
         cos, sin = (table[:length] for table in self.rotary.upto(length, tokens.device))
@@ -367,13 +378,17 @@ class CausalLM(LanguageModel):
         return GroupedAttention.cache_shapes(self.config)
 
     def new_cache(self, rows: int, capacity: int, room: int | None = None, *, drafting: bool = False) -> LayerCache:
-        """Reserve a cache as `LanguageModel` says; for `drafting`, with one more layer for MTP module 1."""
+        """Reserve a cache as `LanguageModel` says; for `drafting`, with one more layer for MTP module 1.
+
+        One that grows and is native isn't cleared, and is laid out for `_EARLY` more positions than `room`.
+        """
         self._recorder.check(self.model)
         self._native.begin(self)
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        room = capacity if room is None else room
+        raw = self._native.ready and room is not None and not drafting
+        room = capacity if room is None else min(capacity, room + raw * _EARLY)
         layers = self.config.num_hidden_layers + drafting
-        return LayerCache(self._token_shapes(), layers, rows, capacity, room, like)
+        return LayerCache(self._token_shapes(), layers, rows, capacity, room, like, raw)
 
     def cache_bytes(self, rows: int, capacity: int, *, drafting: bool = False) -> int:
         a_token = sum(math.prod(shape) for shape in self._token_shapes())

@@ -12,7 +12,7 @@ from aftershock.models import invariant
 from aftershock.models.attention import GroupedAttention, LatentAttention, Store
 from aftershock.models.base import Segments
 from aftershock.models.causal_lm import CausalLM
-from aftershock.models.layers import Context, GatedMLP, Linear, RMSNorm, linears
+from aftershock.models.layers import Context, GatedMLP, Linear, RMSNorm
 from aftershock.models.moe import Experts, Gate
 from aftershock.models.native import exact as native
 from aftershock.models.native import train
@@ -53,9 +53,8 @@ class _RMSNorm(RMSNorm):
 
 
 class _GatedMLP(GatedMLP):
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = linears(x, self.gate_proj, self.up_proj)
-        return self.down_proj(train.gated(gate, up) if native.serves(gate) else invariant.silu(gate) * up)
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        return invariant.silu(gate) * up
 
 
 class _Gate(Gate):

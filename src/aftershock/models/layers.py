@@ -95,18 +95,17 @@ class GatedMLP(nn.Module):
         self.up_proj = Linear(hidden, inner, bias=bias)
         self.down_proj = Linear(inner, hidden, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [..., hidden] for x [..., hidden]; one step of a backward where C multiplies by all three."""
+    def forward(self, x: Tensor, more: Tensor) -> Tensor:
+        """Return `more` and what it gives for x, both [..., hidden]; one step of a backward where C multiplies."""
         layers = self.gate_proj, self.up_proj, self.down_proj
         if all(isinstance(layer, Linear) and layer.native(x) for layer in layers):
             weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-            return linear.gated_mlp(x, weights, biases, self.gate_proj.in_place)
-        return self.down_proj(gated(*linears(x, self.gate_proj, self.up_proj)))
+            return linear.gated_mlp(x, more, weights, biases, self.gate_proj.in_place)
+        return more + self.down_proj(self.gated(*linears(x, self.gate_proj, self.up_proj)))
 
-
-def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """Return silu(gate) * up."""
-    return native.gated(gate, up) if native.serves(gate, up) else F.silu(gate) * up
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """Return silu(gate) * up."""
+        return native.gated(gate, up) if native.serves(gate, up) else F.silu(gate) * up
 
 
 @dataclass(frozen=True)

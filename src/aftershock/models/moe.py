@@ -159,10 +159,11 @@ class MixtureOfExperts(nn.Module):
         if config.n_shared_experts:
             self.shared_experts = GatedMLP(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, more: Tensor) -> Tensor:
+        """Return `more` and what all experts give for x, both [..., hidden]."""
         flat = x.flatten(0, -2)
         routed = self.experts(flat, *self.gate(flat)).view_as(x)
-        return routed if self.shared_experts is None else routed + self.shared_experts(x)
+        return more + (routed if self.shared_experts is None else self.shared_experts(x, routed))
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@
 
 typedef struct {
     Packed matrix;
-    float *y; /* [rows][outs] */
+    float *y;          /* [rows][outs] */
+    const float *more; /* the same, added to it; or NULL */
 } Layer;
 
 typedef struct {
@@ -24,27 +25,52 @@ typedef struct {
     volatile long next;     /* row that nobody has taken */
 } Layers;
 
-#define AT_ONCE 96 /* rows, a multiple of TILE */
+#define AT_ONCE 96 /* rows, a multiple of TILE, and */
+#define AT_ONCE_INNER 48 /* of an MLP, three times as wide */
 
 /* The first row of the next few, taken by who is free: a thread that begins late or has to wait does less. */
-static long take(volatile long *next) { return __atomic_fetch_add(next, AT_ONCE, __ATOMIC_RELAXED); }
+static long take(volatile long *next, long few) { return __atomic_fetch_add(next, few, __ATOMIC_RELAXED); }
+
+/* A few rows, from r on. */
+static void some_rows(const Worker *me, const Layers *job, long r, long few) {
+    const long ins = job->layer->matrix.ins, rows = least(few, job->rows - r);
+    for (const Layer *l = job->layer; l < job->layer + job->count; l++) {
+        const long outs = l->matrix.outs, panels = whole(outs, PANEL) / PANEL, next = r + few * me->crew->count;
+        const Fetch fetch = {(const char *)(job->x + next * ins), (const char *)(l->y + next * outs),
+                             l == job->layer ? 8 * TILE / panels : 0, 8 * TILE * outs / (ins * panels)};
+        product_part(&l->matrix, 0, outs, job->x + r * ins, rows, ins, l->y + r * outs, outs, fetch);
+        if (l->more) add_to(l->y + r * outs, l->more + r * outs, rows * outs);
+    }
+}
 
 static void linear_forward(const Worker *me, void *given) {
     Layers *job = given;
-    const long ins = job->layer->matrix.ins;
-    for (long r; (r = take(&job->next)) < job->rows;)
-        for (const Layer *l = job->layer; l < job->layer + job->count; l++) {
-            const long outs = l->matrix.outs, panels = whole(outs, PANEL) / PANEL, next = r + AT_ONCE * me->crew->count;
-            const Fetch fetch = {(const char *)(job->x + next * ins), (const char *)(l->y + next * outs),
-                                 l == job->layer ? 8 * TILE / panels : 0, 8 * TILE * outs / (ins * panels)};
-            product_part(&l->matrix, 0, outs, job->x + r * ins, least(AT_ONCE, job->rows - r), ins, l->y + r * outs,
-                         outs, fetch);
+    for (long r; (r = take(&job->next, AT_ONCE)) < job->rows;) some_rows(me, job, r, AT_ONCE);
+}
+
+typedef struct {
+    Layers first, last; /* gate and up, and down, which reads what of them is gated */
+    float *inner;       /* [rows][outs of gate]: that */
+} Mlp;
+
+/* A gated MLP; what its first layers give is read again while it is in the cache. */
+static void mlp_forward(const Worker *me, void *given) {
+    Mlp *job = given;
+    const Layer *gate = job->first.layer, *up = gate + 1;
+    const long n = gate->matrix.outs, few = AT_ONCE_INNER;
+    for (long r; (r = take(&job->first.next, few)) < job->first.rows;) {
+        some_rows(me, &job->first, r, few);
+        for (long at = r * n; at < least(r + few, job->first.rows) * n; at += n) {
+            memcpy(job->inner + at, gate->y + at, 4 * n);
+            gated(job->inner + at, up->y + at, n);
         }
+        some_rows(me, &job->last, r, few);
+    }
 }
 
 typedef struct {
     const float *w, *up; /* [outs][ins]; [rows][outs]: the gradient of what the layer gave */
-    float *down;         /* [outs][ins]: its weight's gradient, or NULL */
+    float *down, *bias;  /* [outs][ins], [outs]: its weight's and its bias's gradient, or NULL */
     long outs;
 } Slope;
 
@@ -52,9 +78,9 @@ typedef struct {
     const Slope *slope; /* [count] */
     const float *x;     /* [rows][ins] */
     float *down;        /* [rows][ins]: x's gradient, or NULL */
-    long count, rows, ins, outs, adds; /* outs of all layers; whether weights' gradients are added to */
-    float *desks, *sums;                   /* of all workers, each `desk` floats; of all parts, the weights' gradients */
-    long desk, part, weights;              /* rows of a part, and weights of all layers */
+    long count, rows, ins, outs, adds; /* outs of all layers; whether weights' and biases' gradients are added to */
+    float *desks, *sums;                   /* of all workers, each `desk` floats; of all parts, those gradients */
+    long desk, part, weights;              /* rows of a part; weights and biases of all layers */
     volatile long next;
 } Slopes;
 
@@ -189,35 +215,45 @@ static __attribute__((noinline)) void slope_weight(const Bench *b, const float *
         }
 }
 
+/* And to a bias's. */
+static void slope_bias(const float *up, long outs, long n, float *sum, int adds) {
+    if (!adds) memset(sum, 0, 4 * outs);
+    for (long r = 0; r < n; r++) add_to(sum, up + r * outs, outs);
+}
+
 /* One block of n rows from `at` on, while it is in the cache. */
 static void slope_block(const Bench *b, long at, long n, long ahead, float *sum, int adds) {
     const Slopes *job = b->job;
     int laid = 0;
-    for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * job->ins) {
+    for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * (job->ins + 1)) {
+        const float *up = s->up + at * s->outs;
+        if (s->bias) slope_bias(up, s->outs, n, sum + s->outs * job->ins, adds);
         if (!s->down) continue;
         if (!laid++) lay_x(b, job->x + at * job->ins, n);
-        const float *up = s->up + at * s->outs;
         if (!IN_PLACE) lay_up(b, up, s->outs, n);
         slope_weight(b, up, s->outs, n, up + ahead * s->outs, sum, adds);
     }
     if (job->down) slope_rows(b, at, at + n, ahead);
 }
 
-/* Add up a worker's share of the parts' sums. */
-static void add_parts(const Slopes *job, const Worker *me) {
+/* Add up n of the parts' sums. */
+static void add_parts(const Slopes *job, const float *sum, long n, float *to) {
+    for (long part = 0; part * job->part < job->rows; part++, sum += job->weights)
+        if (part || job->adds)
+            add_to(to, sum, n);
+        else
+            memcpy(to, sum, 4 * n);
+}
+
+/* And a worker's share of all. */
+static void add_all(const Slopes *job, const Worker *me) {
     const float *sum = job->sums;
+    const long ins = job->ins;
     long first, last;
-    for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * job->ins) {
-        share(me, s->down ? s->outs : 0, 1, &first, &last);
-        for (long o = first; o < last; o++)
-            for (long part = 0; part * job->part < job->rows; part++) {
-                const float *from = sum + part * job->weights + o * job->ins;
-                float *to = s->down + o * job->ins;
-                if (part || job->adds)
-                    for (long i = 0; i < job->ins; i++) to[i] += from[i];
-                else
-                    memcpy(to, from, 4 * job->ins);
-            }
+    for (const Slope *s = job->slope; s < job->slope + job->count; sum += s++->outs * (ins + 1)) {
+        share(me, s->outs, 1, &first, &last);
+        for (long o = first; s->down && o < last; o++) add_parts(job, sum + o * ins, ins, s->down + o * ins);
+        if (s->bias) add_parts(job, sum + s->outs * ins + first, last - first, s->bias + first);
     }
 }
 
@@ -252,7 +288,7 @@ static void linear_backward(const Worker *me, void *given) {
                         at > 0);
         }
     meet(me);
-    add_parts(job, me);
+    add_all(job, me);
 }
 
 #endif

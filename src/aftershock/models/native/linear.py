@@ -19,7 +19,7 @@ _FEW = 256  # rows: below them that doesn't pay
 
 
 class _Layer(Structure):
-    _fields_ = [("matrix", Packed), ("y", c_void_p)]
+    _fields_ = [("matrix", Packed), ("y", c_void_p), ("more", c_void_p)]
 
 
 class _Layers(Structure):
@@ -30,8 +30,12 @@ class _Layers(Structure):
     ]
 
 
+class _Mlp(Structure):
+    _fields_ = [("first", _Layers), ("last", _Layers), ("inner", c_void_p)]
+
+
 class _Slope(Structure):
-    _fields_ = [*((name, c_void_p) for name in ("w", "up", "down")), ("outs", c_long)]
+    _fields_ = [*((name, c_void_p) for name in ("w", "up", "down", "bias")), ("outs", c_long)]
 
 
 class _Slopes(Structure):
@@ -74,55 +78,62 @@ def slopes(
     ups: Sequence[Tensor],
     down: Tensor | None,
     own: Sequence[Tensor | None],
+    biases: Sequence[Tensor | None],
     *,
     adds: bool = False,
 ) -> None:
-    """Write the gradients of x [rows, in] into `down`, and of each weight into `own`, where they're asked for.
+    """Write the gradients of x [rows, in] into `down`, of each weight into `own` and of each bias into `biases`.
 
-    `ups` [rows, out] are those of what the layers gave, all contiguous; with `adds` weights' gradients are added to.
+    Where they're asked for. `ups` [rows, out] are those of what the layers gave, all contiguous; with `adds` the
+    weights' and biases' are added to.
     """
     if any(weight.numel() > _SMALL for weight in weights):
-        _slopes_by_torch(x, weights, ups, down, own, adds)
+        _slopes_by_torch(x, weights, ups, down, own, biases, adds)
         return
-    sizes = [_Slope(_at(w), _at(up), _at(to), w.shape[0]) for w, up, to in zip(weights, ups, own)]
+    each = zip(weights, ups, own, biases)
+    sizes = [_Slope(_at(w), _at(up), _at(to), _at(bias), w.shape[0]) for w, up, to, bias in each]
     outs = sum(weight.shape[0] for weight in weights)
     job = _Slopes((_Slope * len(sizes))(*sizes), _at(x), _at(down), len(sizes), *x.shape, outs, adds)
     train.call("linear_backward", job)
 
 
-def gated_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], in_place: bool = False) -> Tensor:
-    """Return down(silu(gate(x)) * up(x)) for x [..., in] and the layers gate, up and down: one step of a backward."""
-    return _MLPFunction.apply(x, in_place, *weights, *biases)
+def gated_mlp(
+    x: Tensor, more: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], in_place: bool = False
+) -> Tensor:
+    """Return more + down(silu(gate(x)) * up(x)) for x, `more` [..., in] and the layers gate, up and down.
+
+    One step of a backward.
+    """
+    return _MLPFunction.apply(x, more, in_place, *weights, *biases)
 
 
 class _MLPFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, in_place: bool, *given: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, more: Tensor, in_place: bool, *given: Any) -> Tensor:
         """Keep x, gate, up and their gated product beside the weights."""
         weights, biases = tuple(weight.contiguous() for weight in given[:3]), given[3:]
         rows = x.reshape(-1, x.shape[-1]).contiguous()
-        gate, up = (rows.new_empty(rows.shape[0], weight.shape[0]) for weight in weights[:2])
-        _forward(rows, weights[:2], biases[:2], in_place, (gate, up))
-        inner, made = train.gated_rows(gate, up), rows.new_empty(*x.shape[:-1], weights[2].shape[0])
-        _forward(inner, weights[2:], biases[2:], in_place, (made,))
+        gate, up, inner = (rows.new_empty(rows.shape[0], weights[0].shape[0]) for _ in range(3))
+        held: list[Tensor] = []
+        made = torch.empty_like(more := more.contiguous())
+        first = _layers(rows, weights[:2], biases[:2], in_place, (gate, up), held)
+        last = _layers(inner, weights[2:], biases[2:], in_place, (made,), held, more)
+        train.call("mlp_forward", _Mlp(first, last, _at(inner)))
         ctx.save_for_backward(x, gate, up, inner, *weights)
-        ctx.biased = [bias is not None for bias in biases]
         return made
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, weights and biases; gate's and up's are made in one call."""
+        """Return the gradients of x, what was added, weights and biases; gate's and up's are made in one call."""
         x, gate, up, inner, *weights = ctx.saved_tensors
-        rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
-        own = [torch.empty_like(weight) if asked else None for weight, asked in zip(weights, need[2:])]
-        last, between = grads[0].reshape(-1, weights[2].shape[0]).contiguous(), torch.empty_like(inner)
-        slopes(inner, weights[2:], (last,), between, own[2:])
-        ups = train.gated_slopes(gate, up, between)
-        down = torch.empty_like(rows) if need[0] else None
-        slopes(rows, weights[:2], ups, down, own[:2])
-        biases = (up.sum(0) if biased else None for up, biased in zip((*ups, last), ctx.biased))
-        return None if down is None else down.view_as(x), None, *own, *biases
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        own, biases = _parameters(weights, ctx.needs_input_grad[3:])
+        last = grads[0].reshape(-1, weights[2].shape[0]).contiguous()
+        between, down = torch.empty_like(inner), torch.empty_like(rows)
+        slopes(inner, weights[2:], (last,), between, own[2:], biases[2:])
+        slopes(rows, weights[:2], train.gated_slopes(gate, up, between), down, own[:2], biases[:2])
+        return down.view_as(x), grads[0], None, *own, *biases
 
 
 class _LinearFunction(torch.autograd.Function):
@@ -133,7 +144,6 @@ class _LinearFunction(torch.autograd.Function):
         weights = tuple(weight.contiguous() for weight in weights if weight is not None)
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         ctx.save_for_backward(x, *weights)
-        ctx.biased = [bias is not None for bias in biases]
         made = tuple(rows.new_empty(*x.shape[:-1], weight.shape[0]) for weight in weights)
         _forward(rows, weights, biases, in_place, made)
         return made
@@ -146,10 +156,15 @@ class _LinearFunction(torch.autograd.Function):
         rows, need = x.reshape(-1, x.shape[-1]).contiguous(), ctx.needs_input_grad
         ups = [grad.reshape(-1, weight.shape[0]).contiguous() for grad, weight in zip(grads, weights)]
         down = torch.empty_like(rows) if need[0] else None
-        own = [torch.empty_like(weight) if asked else None for weight, asked in zip(weights, need[2:])]
-        slopes(rows, weights, ups, down, own)
-        biases = (up.sum(0) if biased else None for up, biased in zip(ups, ctx.biased))
+        own, biases = _parameters(weights, need[2:])
+        slopes(rows, weights, ups, down, own, biases)
         return None if down is None else down.view_as(x), None, *own, *biases
+
+
+def _parameters(weights: Sequence[Tensor], asked: Sequence[bool]) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Return tensors for the gradients of weights and of their biases, as they are asked for, weights' first."""
+    own = [torch.empty_like(weight) if need else None for weight, need in zip(weights, asked)]
+    return own, [w.new_empty(w.shape[0]) if need else None for w, need in zip(weights, asked[len(weights) :])]
 
 
 def _slopes_by_torch(
@@ -158,23 +173,42 @@ def _slopes_by_torch(
     ups: Sequence[Tensor],
     down: Tensor | None,
     own: Sequence[Tensor | None],
+    biases: Sequence[Tensor | None],
     adds: bool,
 ) -> None:
-    for index, (weight, up, to) in enumerate(zip(weights, ups, own)):
+    for index, (weight, up, to, bias) in enumerate(zip(weights, ups, own, biases)):
         if down is not None:
             torch.addmm(down, up, weight, beta=float(index > 0), out=down)
         if to is not None:
             torch.addmm(to, up.t(), x, beta=float(adds), out=to)
+        if bias is not None:
+            bias.copy_(up.sum(0).add_(bias) if adds else up.sum(0))
 
 
 def _forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], in_place: bool, made: Sequence[Tensor]
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    in_place: bool,
+    made: Sequence[Tensor],
 ) -> None:
     held: list[Tensor] = []
-    parts = [_Layer(packed(w, bias, in_place, held), _at(y)) for w, bias, y in zip(weights, biases, made)]
+    train.call("linear_forward", _layers(x, weights, biases, in_place, made, held))
+
+
+def _layers(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    in_place: bool,
+    made: Sequence[Tensor],
+    held: list[Tensor],
+    more: Tensor | None = None,
+) -> _Layers:
+    """Describe layers that read x and write into `made`, to which `more` is added; `held` keeps their copies alive."""
+    parts = [_Layer(packed(w, bias, in_place, held), _at(y), _at(more)) for w, bias, y in zip(weights, biases, made)]
     outs = sum(weight.shape[0] for weight in weights)
-    job = _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), x.shape[0], outs)
-    train.call("linear_forward", job)
+    return _Layers((_Layer * len(parts))(*parts), _at(x), len(parts), x.shape[0], outs)
 
 
 def _at(tensor: Tensor | None) -> int | None:

@@ -41,11 +41,12 @@ PASS(select_backward, Select, select_backward, job->rows * job->n)
 
 /* Products of layers, in linear.h. */
 PASS(linear_forward, Layers, linear_forward, job->rows * job->outs)
+PASS(mlp_forward, Mlp, mlp_forward, job->first.rows * job->first.outs)
 int aftershock_linear_backward(Slopes *job, long threads) {
     job->part = part_rows(job->rows);
     Bench b = {.block = block_rows(job)};
     const long parts = (job->rows + job->part - 1) / job->part;
-    job->desk = lay_bench(&b, job, NULL), job->weights = whole(job->outs * job->ins, 16);
+    job->desk = lay_bench(&b, job, NULL), job->weights = whole(job->outs * (job->ins + 1), 16);
     threads = least(threads < MOST ? threads : MOST, parts);
     /* Here, as the system clears what a new thread asks for. */
     job->desks = aligned_alloc(64, 4 * (threads * job->desk + parts * job->weights));

@@ -259,7 +259,7 @@ def call(name: str, job: Structure, what: str = "a few rows of the learner's for
 _CALLS: dict[str, Any] = dict.fromkeys(
     ("norm_forward", "norm_backward", "gated_forward", "gated_backward", "turn", "select_backward")
 )  # what train.c offers, and what each returns
-_CALLS |= dict.fromkeys(("products", "combine", "linear_forward"))
+_CALLS |= dict.fromkeys(("products", "combine", "linear_forward", "mlp_forward"))
 _CALLS |= dict.fromkeys(("select_forward", "choose", "read", "attend", "see", "linear_backward"), c_int)
 
 
