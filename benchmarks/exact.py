@@ -121,9 +121,9 @@ def gap_of(model: Any, tokens: int, shapes: Any = SHAPES) -> Gap:
             for number, group in enumerate(groups)
             for one in group
         ]
-        for batch in pack(samples, micro):
+        for batch in pack(samples, micro, deep=model.learns_natively):
             logprobs, _ = token_logprobs(model, batch.tokens, batch.segments, batch.mask)
-            found.add((logprobs.detach() - batch.sampler_logprobs[batch.mask]).abs())
+            found.add((batch.counted(logprobs.detach()) - batch.sampler_logprobs).abs())
         round += 1
     return found
 

@@ -46,10 +46,36 @@ def _see(tokens, segments):
     if segments is not None:
         owner = torch.bucketize(torch.arange(total), segments.bounds[1:], right=True)
         same = owner[:, None] == owner[None]
-        if segments.parents is not None:
-            same |= segments.parents[owner][:, None] == owner[None]
+        above = owner
+        while segments.parents is not None and (above >= 0).any():
+            above = segments.parents[above].where(above >= 0, -1)
+            same |= above[:, None] == owner[None]
         see = see * same
     return see / see.sum(-1, keepdim=True)
+
+
+def unpack(batches):
+    """Read the sequences back from the tensors of batches, as samples of no group: each token, then what lies before.
+
+    Where their tokens lie is checked against how far each segment is said to reach.
+    """
+    found = []
+    for batch in batches:
+        places, before, positions = batch.mask.nonzero()[:, 0], batch.segments.before(), batch.segments.positions()
+        read = places if batch.reads is None else places[batch.reads]
+        assert set(read.tolist()) == set(places.tolist())
+        columns = (read, batch.sampler_logprobs, batch.advantages)
+        for counted, logprobs, advantages in zip(*(column.split(batch.lengths.tolist()) for column in columns)):
+            path = [int(counted[-1])]
+            while positions[path[0]] > 0:
+                path.insert(0, int(before[path[0]]))
+            assert positions[path].tolist() == [*range(len(path))]
+            assert path[-len(counted) :] == counted.tolist()
+            assert advantages.unique().numel() == 1
+            prompt, completion = batch.tokens[path].split([len(path) - len(counted), len(counted)])
+            texts = tuple(prompt.tolist()), tuple(completion.tolist())
+            found.append(Sample(*texts, tuple(logprobs.tolist()), advantages[0].item()))
+    return found
 
 
 def random_samples(seed, groups=3, size=3, longest=6, noise=0.3):

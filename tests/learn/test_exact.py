@@ -1,6 +1,7 @@
 """Exact mode: the learner's log-probabilities are the sampler's to the bit, whoever shares a batch, and still learn."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,11 +80,12 @@ def exact(kind, seed=0):
     return model
 
 
-def rollouts(model, max_rows, prompts=4, longest=24, max_tokens=40, seed=0):
+def rollouts(model, max_rows, prompts=4, longest=24, max_tokens=40, seed=0, **how):
     rng = random.Random(seed)
     asked = [[rng.randrange(2, 131) for _ in range(rng.randint(1, longest))] for _ in range(prompts)]
     engine = Engine(model, Bare(), max_rows=max_rows)
-    groups = engine.generate(asked, SamplingParams(n=3, max_tokens=max_tokens, logit_bias={1: 2.0}, seed=seed))
+    params = SamplingParams(n=3, max_tokens=max_tokens, logit_bias={1: 2.0}, seed=seed)
+    groups = engine.generate(asked, replace(params, **how))
     return [
         Sample(one.prompt_tokens, one.tokens, one.logprobs, rng.uniform(-1, 1), number)
         for number, group in enumerate(groups)
@@ -91,13 +93,13 @@ def rollouts(model, max_rows, prompts=4, longest=24, max_tokens=40, seed=0):
     ]
 
 
-def gaps(model, samples, micro_tokens):
+def gaps(model, samples, micro_tokens, deep=False):
     """Return |sampler - learner| of every token, from the forward that is learnt from."""
     found = []
-    for batch in pack(samples, micro_tokens):
+    for batch in pack(samples, micro_tokens, deep=deep):
         logprobs, _ = token_logprobs(model, batch.tokens, batch.segments, batch.mask)
         assert logprobs.requires_grad
-        found.append((logprobs.detach() - batch.sampler_logprobs[batch.mask]).abs())
+        found.append((batch.counted(logprobs.detach()) - batch.sampler_logprobs).abs())
     return torch.cat(found)
 
 
@@ -108,6 +110,15 @@ def test_the_learner_has_the_sampler_s_bits(kind, form):
         found = gaps(model, rollouts(model, max_rows, max_tokens=16), micro_tokens)
         assert len(found) > 80
         assert found.max() == 0
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_so_it_is_in_a_tree_of_prefixes(kind, form):
+    model = exact(kind)
+    samples = rollouts(model, 64, max_tokens=16, n=12, temperature=0.3)
+    flat, deep = pack(samples, 4096), pack(samples, 4096, deep=True)
+    assert sum(len(batch.tokens) for batch in deep) < 0.9 * sum(len(batch.tokens) for batch in flat)
+    assert gaps(model, samples, 4096, deep=True).max() == 0
 
 
 def test_so_it_is_with_two_threads(threads, form):

@@ -1,10 +1,10 @@
 import dataclasses
-import itertools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learn_tiny import unpack
 
 from aftershock.errors import TrainingError
 from aftershock.learn import Sample, pack, pack_documents, split
@@ -17,28 +17,6 @@ def samples(draw):
     completion = draw(tokens)
     logprobs = tuple(draw(st.floats(-9, 0, width=32)) for _ in completion)
     return Sample(draw(tokens), completion, logprobs, draw(st.floats(-3, 3, width=32)), draw(st.integers(0, 4)))
-
-
-def unpack(batches):
-    """Read the sequences back from the tensors of batches, as samples of no group."""
-    found = []
-    for batch in batches:
-        edges = [slice(low, high) for low, high in itertools.pairwise(batch.segments.bounds.tolist())]
-        parents = [-1] * len(edges) if batch.segments.parents is None else batch.segments.parents.tolist()
-        before = len(found)
-        for piece, parent in zip(edges, parents, strict=True):
-            mask, row = batch.mask[piece], batch.tokens[piece]
-            if not mask.any():
-                assert parents.count(edges.index(piece)) > 1, "a prompt laid apart that is not shared"
-                continue
-            assert batch.sequence[piece].eq(len(found) - before).all()
-            assert batch.advantages[piece].unique().numel() == 1
-            prompt = row[~mask] if parent < 0 else batch.tokens[edges[parent]]
-            assert row.tolist() == [*(prompt.tolist() if parent < 0 else ()), *row[mask].tolist()]
-            logprobs = tuple(batch.sampler_logprobs[piece][mask].tolist())
-            advantage = batch.advantages[piece][0].item()
-            found.append(Sample(tuple(prompt.tolist()), tuple(row[mask].tolist()), logprobs, advantage))
-    return found
 
 
 def bare(sample):
@@ -56,7 +34,7 @@ def test_nothing_is_lost_padded_or_laid_twice(given_samples, micro_tokens):
         prompts = {sample.prompt for sample in held}
         lengths = [len(sample.prompt) + len(sample.completion) for sample in held]
         assert len(batch.tokens) == sum(map(len, prompts)) + sum(len(sample.completion) for sample in held)
-        assert batch.segments.longest == max(lengths)
+        assert batch.segments.longest == max(lengths) == batch.segments.lengths().max()
         assert sum(lengths) <= micro_tokens or len(held) == 1
         for prompt in prompts:
             order = iter(want)

@@ -124,15 +124,18 @@ def test_experts_together():
     st.lists(st.integers(1, 40), min_size=1, max_size=4), st.sampled_from([(4, 2), (3, 1), (5, 5)]), st.integers(1, 20)
 )
 def test_attention_is_a_decoding_step_s(lengths, heads, dim):
-    """A parent and its children in a pack, against each position of each read from a cache of its own."""
+    """A tree in a pack, each second segment going on from the one before, against each position read from a cache."""
     bounds = torch.tensor([0, *lengths]).cumsum(0)
-    parents = torch.tensor([-1] + [0] * (len(lengths) - 1)) if len(lengths) > 1 else None
+    parents = torch.tensor([-1, *(at // 2 * 2 for at in range(len(lengths) - 1))]) if len(lengths) > 1 else None
     segments = Segments(bounds, 0, parents)
     q, k, v = (random(1, int(bounds[-1]), n, dim, seed=n) for n in (heads[0], heads[1], heads[1]))
     packed = attend(q, k, v, 0.3, Spans.of(segments), exact=True)
     torch.testing.assert_close(packed, attend(q, k, v, 0.3, Spans.of(segments)), rtol=1e-4, atol=1e-5)
-    for begin, end, child in zip(bounds, bounds[1:], range(len(lengths))):
-        own = torch.cat((torch.arange(bounds[1] if child else 0), torch.arange(begin, end)))
+    for begin, end, at in zip(bounds, bounds[1:], range(len(lengths))):
+        own = torch.arange(begin, end)
+        while at > 0:
+            at = int(parents[at])
+            own = torch.cat((torch.arange(bounds[at], bounds[at + 1]), own))
         keys, values = (F.pad(x[:, own], (0, 0, 0, 0, 0, 3)) for x in (k, v))  # positions nobody sees yet
         before = len(own) - int(end - begin)
         read = exact.read(q[:, begin:end], keys, values, 0.3, torch.tensor([before]))

@@ -112,9 +112,9 @@ def test_log_probability_of_a_target(rows, vocab, scale):
 
 def gradients(name):
     model = build(theirs(name).config.to_dict(), seed=0).train()
-    bounds = torch.tensor([0, 9, 9, 30, 41, 44], dtype=torch.int32)
+    bounds = torch.tensor([0, 9, 9, 30, 34, 41, 44], dtype=torch.int32)
     tokens = torch.arange(44) * 5 % VOCAB
-    segments = Segments(bounds, 35, torch.tensor([-1, -1, 0, -1, 3]))
+    segments = Segments(bounds, 34, torch.tensor([-1, 0, 0, 2, 2, -1]))
     logprobs, entropy = token_logprobs(model, tokens, segments, segments.before() >= 0)
     logprobs.sum().backward()
     return [logprobs, entropy, *(p.grad for p in model.parameters() if p.grad is not None)]

@@ -10,11 +10,15 @@ import torch
 from aftershock import toml
 from aftershock.errors import VerifierError
 from aftershock.generate import Completion, Engine
+from aftershock.learn import Batch
 from aftershock.models import load
-from aftershock.pipeline import execute
+from aftershock.pipeline import execute, rl
+from aftershock.pipeline.evaluate import Judged
 from aftershock.recipe import load_recipe
 from aftershock.run import Run
+from aftershock.tasks import Problem
 from aftershock.track import Reporters
+from aftershock.verify.verdict import Reward, Verdict
 
 RECIPE = Path(__file__).parent / "tiny.toml"
 SHORT = ["stage.zero.steps=3", "stage.zero.eval.every=0", "stage.zero.eval.problems=1", "stage.zero.eval.samples=2"]
@@ -92,6 +96,21 @@ def test_down_sampling_learns_from_part_of_each_group(base: str, tmp_path: Path)
     for part in some:
         assert part["sampled_tokens"] == everything["sampled_tokens"]
         assert 0 < part["trained_tokens"] < everything["trained_tokens"]
+
+
+@pytest.mark.parametrize(("deep", "tokens"), [(True, 6), (False, 11)])
+def test_what_completions_begin_with_alike_is_learnt_once_where_that_pays(deep: bool, tokens: int):
+    texts = [(3, 4, 1), (3, 4, 5), (3, 4, 5)]
+    completions = [Completion((8, 9), text, (0.0,) * 3, (0.0,) * 3, "", "", "", "stop") for text in texts]
+    rewards = [Reward(total, {}, Verdict("right", "", "")) for total in (1.0, 0.0, 0.0)]
+    batches: list[Batch] = []
+    learner = SimpleNamespace(shares_deeply=deep, step_minibatches=lambda parts: batches.extend(*parts) or {})
+    stage = load_recipe(RECIPE, [*SHORT, "stage.zero.minibatches=1"]).stage["zero"]
+    timings: dict[str, float] = {}
+    judged = Judged(Problem("t", "t-1", "?", ""), completions, rewards)
+    rl._learn(SimpleNamespace(stage=stage, learner=learner), [judged], timings)
+    assert [len(batch.tokens) for batch in batches] == [tokens] == [timings["learned_tokens"]]
+    assert batches[0].lengths.tolist() == [3, 3, 3]
 
 
 def test_dynamic_sampling_draws_on_for_signal(base: str, tmp_path: Path):

@@ -1,6 +1,5 @@
 """Sequences of a training step, packed end to end into rows without padding."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, chain, pairwise
@@ -59,19 +58,20 @@ class Batch:
     """One row of sequences laid end to end: what one forward and backward takes.
 
     tokens: Long[total]. mask: Bool[total], True where the token's log-probability, predicted from the position
-    before it, counts in the loss (never a sequence's first token). advantages: Float[total]. sequence: Long[total],
-    the index of each token's sequence within this batch, for a shared prompt that of the first one after it.
-    sampler_logprobs, old_logprobs (the learner's, before the first optimiser step on these rollouts) and
-    reference_logprobs: Float[total], meaningful where mask is True; None where there are none. whole: the counts of the
-    whole step.
+    before it, counts in the loss (never a sequence's first token). lengths: Long[sequences], how many tokens of each
+    count, m in all; what lies in several sequences counts in each. reads: Long[m], which of the tokens where mask is
+    True each of those is, sequence after sequence; None where it is each one in order. advantages, sampler_logprobs,
+    old_logprobs (the learner's, before the first optimiser step on these rollouts) and reference_logprobs: Float[m],
+    None where there are none. whole: the counts of the whole step.
     """
 
     tokens: Tensor
     segments: Segments
     mask: Tensor
+    lengths: Tensor
     advantages: Tensor
-    sequence: Tensor
     whole: Whole
+    reads: Tensor | None = None
     sampler_logprobs: Tensor | None = None
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
@@ -82,33 +82,33 @@ class Batch:
         moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, segments=self.segments.to(device), **moved)
 
+    def counted(self, values: Tensor) -> Tensor:
+        """Return [m] of the values [kept] that were computed of the tokens where mask is True, with gradient."""
+        return values if self.reads is None else values.index_select(0, self.reads)
+
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence before packing; `logprobs` covers every token. `shared` ones come first, and rows share a copy."""
+    """One sequence before packing; `logprobs` has those of the tokens that count. `shared` ones come first."""
 
     tokens: Sequence[int]
     mask: Sequence[bool]
     advantage: float = 1.0
-    logprobs: Sequence[float] | None = None
+    logprobs: Sequence[float] = ()
     shared: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.shared) + len(self.tokens)
 
-    def joined(self) -> "_Row":
-        """Return the row with a copy of its own."""
-        size = len(self.shared)
-        logprobs = None if self.logprobs is None else ((0.0,) * size + tuple(self.logprobs))
-        return _Row((*self.shared, *self.tokens), (False,) * size + tuple(self.mask), self.advantage, logprobs)
 
-
-def pack(samples: Sequence[Sample], micro_tokens: int, *, max_tokens: int = 0) -> list[Batch]:
+def pack(samples: Sequence[Sample], micro_tokens: int, *, max_tokens: int = 0, deep: bool = False) -> list[Batch]:
     """Pack the samples of one optimiser step into batches of at most `micro_tokens` tokens of prompt and completion.
 
-    Samples of one prompt lie together, and a batch holds (and computes) their prompt once. A sequence longer than
-    `micro_tokens` gets a batch of its own. Deterministic: first fit, longest first, then the order given within and
-    among batches. `max_tokens` is the stage's limit of a completion, which `dr_grpo` divides by.
+    Samples of one prompt lie together, and a batch holds (and computes) their prompt once; if `deep`, also what their
+    completions begin with alike, as a tree of prefixes. That is for models whose attention computes none of it anew
+    for each reader (`Learner.shares_deeply`). A sequence longer than `micro_tokens`, which counts what is shared with
+    each reader, gets a batch of its own. Deterministic: first fit, longest first, then the order given within and among
+    batches. `max_tokens` is the stage's limit of a completion, which `dr_grpo` divides by.
     """
     same: dict[tuple[int, ...], list[_Row]] = {}
     for sample in samples:
@@ -120,7 +120,7 @@ def pack(samples: Sequence[Sample], micro_tokens: int, *, max_tokens: int = 0) -
         for rows in same.values()
         for members in bins([*map(len, rows)], micro_tokens)
     ]
-    return _pack_units(units, micro_tokens, max_tokens)
+    return _pack_units(units, micro_tokens, max_tokens, deep)
 
 
 def pack_documents(
@@ -182,42 +182,103 @@ def bins(lengths: Sequence[int], size: int) -> list[list[int]]:
     return sorted(sorted(members) for members in held)
 
 
-def _pack_units(units: Sequence[Sequence[_Row]], micro_tokens: int, max_tokens: int = 0) -> list[Batch]:
-    """Pack rows into batches, those of a unit into one."""
+def _pack_units(
+    units: Sequence[Sequence[_Row]], micro_tokens: int, max_tokens: int = 0, deep: bool = False
+) -> list[Batch]:
+    """Pack rows into batches, those of a unit, which share the same tokens or none, into one."""
     rows = [row for unit in units for row in unit]
     whole = Whole(sum(sum(row.mask) for row in rows), len(rows), max_tokens)
     members = bins([sum(map(len, unit)) for unit in units], micro_tokens)
-    return [_lay([row for index in indices for row in units[index]], whole) for indices in members]
+    return [_lay([units[index] for index in indices], whole, deep) for indices in members]
 
 
-def _lay(rows: Sequence[_Row], whole: Whole) -> Batch:
-    """Lay rows end to end into one batch; what several share is laid once, before the first of them."""
-    laid: list[tuple[int, _Row, int]] = []  # the sequence's index, what it lays, and where in `laid` its parent is
-    homes: dict[tuple[int, ...], int] = {}
-    readers = Counter(row.shared for row in rows)
-    for number, row in enumerate(rows):
-        if row.shared and readers[row.shared] > 1 and row.shared not in homes:
-            homes[row.shared] = len(laid)
-            laid.append((number, _Row((), (), 0.0, (), row.shared).joined(), -1))
-        home = homes.get(row.shared, -1)
-        laid.append((number, row.joined() if home < 0 else row, home))
-    numbers, pieces, parents = zip(*laid)
-    lengths = [len(piece.tokens) for piece in pieces]
-    repeats = torch.tensor(lengths)
-    logprobs = _joined((piece.logprobs or () for piece in pieces), np.float32)
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens `start` to `end` of a row, laid for all that begin with them; `parent` numbers what they go on from."""
+
+    row: _Row
+    start: int
+    end: int
+    parent: int
+
+    def tokens(self) -> Sequence[int]:
+        return (*self.row.shared, *self.row.tokens)[self.start : self.end]
+
+    def mask(self) -> Sequence[bool]:
+        return ((False,) * len(self.row.shared) + tuple(self.row.mask))[self.start : self.end]
+
+
+def _lay(units: Sequence[Sequence[_Row]], whole: Whole, deep: bool) -> Batch:
+    """Lay rows end to end into one batch; what several of a unit share is laid once."""
+    pieces: list[_Piece] = []
+    ends: list[int] = []  # the piece in which each row ends
+    for unit in units:
+        ends += _branch(unit, pieces, deep)
+    rows = [row for unit in units for row in unit]
+    masks, parents = [piece.mask() for piece in pieces], [piece.parent for piece in pieces]
+    bounds = [0, *accumulate(piece.end - piece.start for piece in pieces)]
+    lengths = np.array([sum(row.mask) for row in rows])
+    logprobs = _joined((row.logprobs for row in rows), np.float32)
     return Batch(
-        tokens=_joined((piece.tokens for piece in pieces), np.int64),
+        tokens=_joined((piece.tokens() for piece in pieces), np.int64),
         segments=Segments(
-            bounds=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
+            bounds=torch.tensor(bounds, dtype=torch.int32),
             longest=max(map(len, rows)),
-            parents=torch.tensor(parents) if homes else None,
+            parents=torch.tensor(parents) if max(parents) >= 0 else None,
         ),
-        mask=_joined((piece.mask for piece in pieces), np.bool_),
-        advantages=torch.tensor([piece.advantage for piece in pieces], dtype=torch.float32).repeat_interleave(repeats),
-        sequence=torch.tensor(numbers).repeat_interleave(repeats),
+        mask=_joined(masks, np.bool_),
+        lengths=torch.from_numpy(lengths),
+        advantages=torch.from_numpy(np.repeat(np.array([row.advantage for row in rows], np.float32), lengths)),
         whole=whole,
+        reads=_reads([*map(sum, masks)], parents, ends) if deep else None,
         sampler_logprobs=logprobs if len(logprobs) else None,
     )
+
+
+def _branch(rows: Sequence[_Row], pieces: list[_Piece], deep: bool) -> list[int]:
+    """Add the tree of some rows to the pieces, depth first, and return the piece in which each row ends.
+
+    Not `deep`, nothing but `shared` tokens is shared. Branches lie in the order of their first rows.
+    """
+    texts, size = [tuple(row.tokens) for row in rows], len(rows[0].shared)
+    order = sorted(range(len(rows)), key=texts.__getitem__) if deep else [*range(len(rows))]
+    alike = [0, *(size + (_common(texts[a], texts[b]) if deep else 0) for a, b in pairwise(order))]
+    ends = [0] * len(rows)
+    todo = [(0, len(rows), 0, -1)]  # rows low to high in `order`, laid up to `start`, which lies in `parent`
+    while todo:
+        low, high, start, parent = todo.pop()
+        row = rows[order[low]]
+        end = min(alike[low + 1 : high], default=len(row))
+        if end > start:
+            pieces.append(_Piece(row, start, end, parent))
+            parent = len(pieces) - 1
+        if high - low == 1:
+            ends[order[low]] = parent
+            continue
+        cuts = [low, *(at for at in range(low + 1, high) if alike[at] == end), high]
+        parts = sorted(pairwise(cuts), key=lambda part: min(order[slice(*part)]), reverse=True)
+        todo += [(*part, end, parent) for part in parts]
+    return ends
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two begin with alike."""
+    alike = (at for at, (a, b) in enumerate(zip(one, other)) if a != b)
+    return next(alike, min(len(one), len(other)))
+
+
+def _reads(counts: Sequence[int], parents: Sequence[int], ends: Sequence[int]) -> Tensor | None:
+    """Return `Batch.reads` where `counts` tokens of each piece count; None where each is read by one row, in order."""
+    paths = []
+    for end in ends:
+        path = [end]
+        while parents[path[-1]] >= 0:
+            path.append(parents[path[-1]])
+        paths += path[::-1]
+    own = np.array(counts)
+    size, start = own[paths], (own.cumsum() - own)[paths]
+    reads = np.arange(size.sum()) + np.repeat(start - (size.cumsum() - size), size)
+    return None if len(reads) == own.sum() else torch.from_numpy(reads)
 
 
 def _joined(parts: Iterable[Sequence[float]], kind: type[np.generic]) -> Tensor:

@@ -39,7 +39,8 @@ class Distiller(Learner):
         with torch.no_grad():
             theirs = self._hidden(self.teacher, batch)
         vocab = width(self.model.logits, own) + width(self.teacher.logits, theirs)
-        value = distillation(*in_chunks(self._read, (own, theirs), CHUNK_BYTES // (4 * vocab)), batch.whole)
+        each, told = in_chunks(self._read, (own, theirs), CHUNK_BYTES // (4 * vocab))
+        value = distillation(batch.counted(each), batch.counted(told), batch.whole)
         value.loss.backward()
         return value
 

@@ -85,6 +85,12 @@ class Learner:
         if self.loss is not None and self.loss.kl > 0:
             self.reference = copy.deepcopy(model).requires_grad_(False).eval()
 
+    @property
+    def shares_deeply(self) -> bool:
+        """Whether `pack` is to be `deep`: where C attends, of what completions share nothing is computed twice."""
+        with self._autocast():
+            return self.model.learns_natively
+
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Take one optimiser step on all batches of one `pack` and return its metrics.
 
@@ -116,7 +122,7 @@ class Learner:
 
     def old_logprobs(self, batches: Sequence[Batch]) -> list[Batch]:
         """Return the batches with `old_logprobs` set under the weights of now, as a second step on rollouts needs."""
-        return [replace(batch, old_logprobs=self._spread(self.model, batch)) for batch in batches]
+        return [replace(batch, old_logprobs=self._logprobs(self.model, batch)) for batch in batches]
 
     def refresh_reference(self) -> None:
         """Copy the weights of now into the reference (R1-Zero did every 400 steps); does nothing where kl is 0."""
@@ -153,7 +159,7 @@ class Learner:
 
     def _check(self, batches: Sequence[Batch]) -> int:
         """Return the tokens that count in the step, or raise where the batches aren't one whole pack."""
-        tokens = sum(int(batch.mask.sum()) for batch in batches)
+        tokens = sum(int(batch.lengths.sum()) for batch in batches)
         if tokens == 0:
             raise TrainingError(
                 f"step {self.steps_done}: nothing to learn from, no token counts in the loss: skip the step"
@@ -179,18 +185,17 @@ class Learner:
 
     def _forward(self, model: LanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            return token_logprobs(model, batch.tokens, batch.segments, batch.mask)
+            logprobs, entropy = token_logprobs(model, batch.tokens, batch.segments, batch.mask)
+        return batch.counted(logprobs), batch.counted(entropy)
 
     def _autocast(self) -> torch.autocast:
         half = self.optim.precision != "float32"
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=half)
 
     @torch.no_grad()
-    def _spread(self, model: LanguageModel, batch: Batch) -> Tensor:
-        """Return Float[total]: log-probabilities at the tokens that count, zero elsewhere, without gradient."""
-        device, batch = batch.mask.device, batch.to(model.device)
-        logprobs = self._forward(model.eval(), batch)[0]
-        return torch.zeros(batch.mask.shape, device=model.device).masked_scatter_(batch.mask, logprobs).to(device)
+    def _logprobs(self, model: LanguageModel, batch: Batch) -> Tensor:
+        """Return Float[m]: log-probabilities of the tokens that count, without gradient, where the batch lies."""
+        return self._forward(model.eval(), batch.to(model.device))[0].to(batch.mask.device)
 
     def _backward(self, batch: Batch) -> LossValue:
         logprobs, entropy = self._forward(self.model, batch)
@@ -220,16 +225,16 @@ class Learner:
             raise TrainingError("a policy loss needs the sampler's log-probabilities: pack samples, not documents")
         reference = batch.reference_logprobs
         if self.reference is not None and reference is None:
-            reference = self._spread(self.reference, batch)
+            reference = self._logprobs(self.reference, batch)
         old = batch.old_logprobs
         return Terms(
             logprobs=logprobs,
-            old_logprobs=logprobs.detach() if old is None else old[batch.mask],
-            sampler_logprobs=batch.sampler_logprobs[batch.mask],
-            advantages=batch.advantages[batch.mask],
-            lengths=batch.sequence[batch.mask].bincount(),
+            old_logprobs=logprobs.detach() if old is None else old,
+            sampler_logprobs=batch.sampler_logprobs,
+            advantages=batch.advantages,
+            lengths=batch.lengths,
             whole=batch.whole,
-            reference_logprobs=None if reference is None else reference[batch.mask],
+            reference_logprobs=reference,
         )
 
     def _clip(self, loss: float) -> float:

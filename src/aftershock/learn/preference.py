@@ -53,7 +53,7 @@ class RewardLearner(Learner):
         if self.pairwise:
             total, right = bradley_terry(scores), scores[::2] > scores[1::2]
         else:
-            labels = batch.advantages[batch.mask]
+            labels = batch.advantages
             total, right = logistic(scores, labels), (scores > 0) == (labels > 0.5)
         loss = total * (2 if self.pairwise else 1) / batch.whole.sequences
         loss.backward()

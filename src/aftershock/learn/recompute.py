@@ -100,7 +100,7 @@ def _foretold(
     state = sum(p.nbytes for p in parameters) + trained * (memory.FULL + memory.MOMENTS[optim.moments])
     native = next(iter(parameters)).is_cpu and library("train") is not None
     shape = memory.Shape.of(batch.segments.lengths().tolist(), int(batch.mask.sum()), native=native)
-    shape = replace(shape, tokens=len(batch.tokens))  # a shared prompt is in the lengths of all its readers
+    shape = replace(shape, tokens=len(batch.tokens))  # what is shared is in the lengths of all its readers
     half = optim.precision != "float32"
     return state + memory.activations(config, shape, half, prediction=prediction) + 2 * memory.CHUNK
 

@@ -15,8 +15,9 @@ class Segments:
     """Several sequences laid end to end in one row: `bounds` Int[n + 1] are their cumulative lengths.
 
     Attention never crosses a bound, and positions start from 0 in each segment, but where `parents` Long[n] names
-    another segment (-1 none): it goes on from that one's end and sees all of it, so that the samples of a group share
-    one copy of their prompt. A parent has none of its own. `longest` is the maximum of lengths with their parents'.
+    another segment (-1 none): it goes on from that one's end and sees all that it sees, so that the samples of a group
+    share one copy of their prompt, and of more. Segments lie depth first: a parent, which isn't empty, then each child
+    with all that goes on from it. `longest` is the maximum of `lengths`.
     """
 
     bounds: Tensor
@@ -29,12 +30,14 @@ class Segments:
         return Segments(self.bounds.to(device), self.longest, parents)
 
     def lengths(self) -> Tensor:
-        """Return Long[n]: how far each segment reaches, its parent included."""
-        own = self.bounds.long().diff()
-        return own if self.parents is None else own + own[self.parents].where(self.parents >= 0, 0)
+        """Return Long[n]: how far each segment reaches, those it goes on from included."""
+        reach, above = self.bounds.long().diff(), self.parents
+        while above is not None and (found := above >= 0).any():  # what each has summed up so far lies twice as far up
+            reach, above = reach + reach[above].where(found, 0), above[above].where(found, -1)
+        return reach
 
     def positions(self) -> Tensor:
-        """Return Long[total]: how many tokens of its sequence lie before each one, its parent's among them."""
+        """Return Long[total]: how many tokens of its sequence lie before each one, in whichever segment."""
         bounds = self.bounds.long()
         own = bounds.diff()
         shift = bounds[:-1] - (self.lengths() - own)

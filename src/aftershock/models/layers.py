@@ -114,9 +114,9 @@ class Packing:
 
     Segments of like length share a padded block, `shapes` (segments, longest). `pad` Long[places] picks
     a token for every place of every block (past a segment's end, any token: causality hides it and its output is
-    dropped); a shared parent's tokens are picked before those of each child. Per token, Long[total]: `places`, where
-    its segment begins in the blocks laid end to end; `spans`, its block's longest; `positions`, its own within the
-    segment, parent included.
+    dropped); what a segment goes on from is picked before its own tokens, for each anew. Per token, Long[total]:
+    `places`, where its segment begins in the blocks laid end to end; `spans`, its block's longest; `positions`, its
+    own within the sequence.
     """
 
     shapes: list[tuple[int, int]]
@@ -130,7 +130,7 @@ class Packing:
         """Lay out segments over a row of `total` tokens."""
         bounds = segments.bounds.long()
         own, lengths = bounds.diff(), segments.lengths()
-        shared, starts = lengths - own, bounds[:-1] if segments.parents is None else bounds[segments.parents]
+        shared = lengths - own
         firsts, spans = torch.empty_like(lengths), torch.empty_like(lengths)
         shapes, pad, filled = [], [], 0
         for chosen in _by_length(lengths):
@@ -138,8 +138,12 @@ class Packing:
             if longest == 0:
                 continue
             steps = torch.arange(longest, device=bounds.device)
-            gap = shared[chosen, None]
-            index = torch.where(steps < gap, starts[chosen, None] + steps, bounds[chosen, None] + steps - gap)
+            at, gap = chosen[:, None], shared[chosen, None]
+            index = bounds[at] + steps - gap
+            while segments.parents is not None and (gap > 0).any():
+                at, inside = segments.parents[at], steps < gap
+                gap = shared[at].where(gap > 0, 0)
+                index = torch.where(inside, bounds[at] + steps - gap, index)
             pad.append(index.clamp(max=total - 1))
             firsts[chosen] = filled + torch.arange(len(chosen), device=bounds.device) * longest
             spans[chosen] = longest

@@ -137,7 +137,8 @@ def _learn(loop: Loop, judged: Sequence[Judged], timings: dict[str, float]) -> d
     silent = [one for one in judged if stage.loss.kl > 0 and not _has_signal(one)]
     samples = _samples([*telling, *silent][: stage.problems_per_step], stage)
     parts = [
-        pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens) for part in split(samples, stage.minibatches)
+        pack(part, stage.optim.micro_tokens, max_tokens=stage.max_tokens, deep=learner.shares_deeply)
+        for part in split(samples, stage.minibatches)
     ]
     metrics = learner.step_minibatches(parts) if parts else {}
     timings["learn_seconds"] = time.perf_counter() - began

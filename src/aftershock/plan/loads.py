@@ -181,7 +181,10 @@ def _looped(stage: RLStage | DistillStage, line: Lineage | None, scenario: Scena
 
 
 def prompts(stage: RLStage | DistillStage) -> int:
-    """Return how many prompts the learner computes: one for a group of RL's, one for each row otherwise."""
+    """Return how many prompts the learner computes: one for a group of RL's, one for each row otherwise.
+
+    What completions of a group begin with alike, which `pack` may lay once too, no plan knows: it counts them whole.
+    """
     return stage.steps * stage.problems_per_step * (1 if isinstance(stage, RLStage) else stage.samples_per_problem)
 
 

@@ -1,10 +1,11 @@
 /* Causal attention over packed segments, forward and backward: the learner's.
  *
- * A unit of work is one key head of one family, a parent with its children: the gradients of its keys are summed by one
- * worker in one order, so that bits don't depend on the threads. A query head of a token is a row. A strip of rows lies
- * side by side in lanes: each number of keys and values is taken once for all of them and where it lies, and softmax
- * runs down the lanes. The backward computes probabilities again, block by block, from the log-sum-exp (Dao, arXiv
- * 2307.08691, algorithm 2).
+ * A unit of work is one key head of one family, a tree of segments walked depth first: the gradients of its keys are
+ * summed by one worker in one order, so that bits don't depend on the threads. Keys and values of the path from the
+ * root to the segment at hand lie end to end, as a sequence of its own would have them, each copied once for all that
+ * see it. A query head of a token is a row. A strip of rows lies side by side in lanes: each number of keys and values
+ * is taken once for all of them, and softmax runs down the lanes. The backward computes probabilities again, block by
+ * block, from the log-sum-exp (Dao, arXiv 2307.08691, algorithm 2).
  */
 #ifndef AFTERSHOCK_ATTEND_H
 #define AFTERSHOCK_ATTEND_H
@@ -21,9 +22,9 @@ typedef struct {
     float *out, *sums;        /* [total][heads][vdim]; [total][heads]: the log of the sum of e^score */
     const float *d_out;       /* as out, and so the gradients: NULL in a forward */
     float *d_q, *d_k, *d_v;
-    const long *spans;        /* [segments][2]: first token and length; a parent before its children */
-    const long *families;     /* [count + 1]: where each family begins among the spans */
-    long count, longest[2];   /* of the families' first segments, and of all others */
+    const long *spans;        /* [segments][3]: first token, length, and how many lie before it in its sequence */
+    const long *families;     /* [count + 1]: where each family begins among the spans, depth first */
+    long count, longest;      /* longest: of a path's tokens */
     volatile long next, failed;
 } Attend;
 
@@ -119,22 +120,15 @@ INLINE void turn(vec v[WIDTH]) {
     }
 }
 
-/* A segment's keys and values for one head, where they lie, and what is summed for their gradients. */
-typedef struct {
-    long start, n;
-    const float *k, *v;
-    float *d_k, *d_v; /* filled up with zeros to whole vectors */
-} Keys;
-
 typedef struct {
     const Attend *a;
     long head, shared, dims, vdims; /* dims in whole vectors */
-    long k_row, v_row;              /* floats from one token's key or value to the next */
     float *q, *d_out;               /* a strip's rows [STRIP][dims] and [vdims], in a backward, and */
     float *q_down, *out_down, *d_out_down, *d_q_down; /* its columns [dim][STRIP] or [vdim][STRIP] */
     float *scores, *d_scores;       /* [keys][STRIP] */
-    Keys keys[2];
-    long first, n, vecs;            /* of the strip: its first row in the segment, its rows, and vectors of them */
+    float *k, *v, *d_k, *d_v;       /* the path's [longest][dim], [vdim]; gradients in whole vectors */
+    long *token;                    /* [longest]: where each of the path lies */
+    long first, n, vecs;            /* of the strip: its first row on the path, its rows, and vectors of them */
     long row[STRIP];                /* where each lies; lanes without a row of their own repeat the last */
     const float *next[4];           /* where the next strip's begin in q, in what is written, in out and in d_out */
 } Desk;
@@ -204,28 +198,28 @@ INLINE void fetch(const Desk *d, long line, const int arrays) {
         EACH(int i = 0; i < arrays; i++) __builtin_prefetch(d->next[i] + line * LINE);
 }
 
-/* Take the strip that begins at a segment's row `first`. Returns how many of its keys the last row sees. */
-static long take_strip(Desk *d, const Keys *own, long first) {
+/* Take the strip from the path's row `first` on, whose segment ends before row `end`. Returns how many keys the last
+ * row sees. */
+static long take_strip(Desk *d, long first, long end) {
     const Attend *a = d->a;
-    const long rows = own->n * d->shared;
-    d->first = first, d->n = least(STRIP, rows - first), d->vecs = (d->n + WIDTH - 1) / WIDTH;
-    long token = first / d->shared, head = first % d->shared;
+    d->first = first, d->n = least(STRIP, end - first), d->vecs = (d->n + WIDTH - 1) / WIDTH;
+    long at = first / d->shared, head = first % d->shared;
     for (long i = 0; i < d->vecs * WIDTH; i++) {
-        d->row[i] = (own->start + token) * a->heads + d->head * d->shared + head;
-        if (i < d->n - 1 && ++head == d->shared) head = 0, token++;
+        d->row[i] = d->token[at] * a->heads + d->head * d->shared + head;
+        if (i < d->n - 1 && ++head == d->shared) head = 0, at++;
     }
-    const long then = (own->start + token + 1) * a->heads;
+    const long then = (d->token[at] + 1) * a->heads;
     d->next[0] = a->q + then * a->dim;
     d->next[1] = a->d_out ? a->d_q + then * a->dim : a->out + then * a->vdim;
     d->next[2] = a->out + then * a->vdim;
     d->next[3] = a->d_out + then * a->vdim;
-    return token + 1;
+    return at + 1;
 }
 
-/* Whether each lane of a strip's vector sees the segment's key. */
+/* Whether each lane of a strip's vector sees the path's key. */
 INLINE veci sees(const Desk *d, long key, int v) { return LANES >= (int)(key * d->shared - d->first - v * WIDTH); }
 
-/* How many of a segment's keys from `key` on, which are n, all lanes see. */
+/* How many of the path's keys from `key` on, which are n, all lanes see. */
 INLINE long seen_by_all(const Desk *d, long key, long n) {
     const long all = d->first / d->shared + 1 - key;
     return all < 0 ? 0 : least(all, n);
@@ -237,14 +231,13 @@ INLINE long seen_by_first(const Desk *d, long key, long n) {
     return any < 0 ? 0 : least(any, n);
 }
 
-/* y [n][STRIP]: the products of n keys, or values, of the segment's from `key` on with each lane of w [terms][STRIP].
- * What a vector doesn't see is left as it was. */
-static void score_keys(const Desk *d, const float *x, long x_row, long key, long n, const float *w, long terms,
-                       float *y) {
-    const Form form = {x_row, 1, STRIP, STRIP, 0};
+/* y [n][STRIP]: the products of n keys, or values, x [n][terms] of the path's from `key` on with each lane of
+ * w [terms][STRIP]. What a vector doesn't see is left as it was. */
+static void score_keys(const Desk *d, const float *x, long key, long n, const float *w, long terms, float *y) {
+    const Form form = {terms, 1, STRIP, STRIP, 0};
     const long both = seen_by_first(d, key, n);
     sum_rows(&form, x, both, w, d->vecs, terms, y);
-    sum_rows(&form, x + both * x_row, n - both, w + WIDTH, 1, terms, y + both * STRIP + WIDTH);
+    sum_rows(&form, x + both * terms, n - both, w + WIDTH, 1, terms, y + both * STRIP + WIDTH);
 }
 
 /* y [n][width] += for those keys the sum of the strip's rows w [STRIP][width], each times its lane of x [n][STRIP]. */
@@ -255,17 +248,17 @@ static void gather_keys(const Desk *d, const float *x, long key, long n, const f
     sum_rows(&form, x + both * STRIP + WIDTH, n - both, w + WIDTH * width, vecs, d->n - WIDTH, y + both * width);
 }
 
-/* e^(x - most) of each lane of `keys` scores, the last of which, from `masked` on, are the segment's own from `key` on
- * and not for all lanes. */
-INLINE void softmax_down(const Desk *d, long keys, long masked, long key, const int vecs, vec *most, vec *sum) {
+/* e^(x - most) of each lane of the path's first `keys` scores. */
+INLINE void softmax_down(const Desk *d, long keys, const int vecs, vec *most, vec *sum) {
+    const long all = seen_by_all(d, 0, keys);
     float *x = d->scores;
     EACH(int v = 0; v < vecs; v++) most[v] = same(-INFINITY), sum[v] = same(0);
-    for (long i = 0; i < masked; i++)
+    for (long i = 0; i < all; i++)
         EACH(int v = 0; v < vecs; v++) most[v] = larger(load(x + i * STRIP + v * WIDTH), most[v]);
-    for (long i = masked; i < keys; i++)
+    for (long i = all; i < keys; i++)
         EACH(int v = 0; v < vecs; v++) {
             float *at = x + i * STRIP + v * WIDTH;
-            const vec score = choose(sees(d, key + i - masked, v), load(at), same(-INFINITY));
+            const vec score = choose(sees(d, i, v), load(at), same(-INFINITY));
             store(at, score);
             most[v] = larger(score, most[v]);
         }
@@ -280,29 +273,26 @@ INLINE void softmax_down(const Desk *d, long keys, long masked, long key, const 
     }
 }
 
-/* What a strip's rows see of the segment's own keys and of those before it. */
-static void see_strip(Desk *d, const Keys *before, const Keys *own, long first) {
+/* What a strip's rows see of the path. */
+static void see_strip(Desk *d, long first, long end) {
     const Attend *a = d->a;
-    const long reach = take_strip(d, own, first), all = seen_by_all(d, 0, reach);
-    Form mix = {1, d->v_row, STRIP, STRIP, 0};
+    const long keys = take_strip(d, first, end);
+    const Form mix = {1, a->vdim, STRIP, STRIP, 0};
     vec most[SIDES], sum[SIDES];
     lower_rows(d, a->q, a->dim, a->scale, d->q_down, NULL, 0);
-    score_keys(d, before->k, d->k_row, -before->n, before->n, d->q_down, a->dim, d->scores);
-    score_keys(d, own->k, d->k_row, 0, reach, d->q_down, a->dim, d->scores + before->n * STRIP);
+    score_keys(d, d->k, 0, keys, d->q_down, a->dim, d->scores);
     if (d->vecs == 1)
-        softmax_down(d, before->n + reach, before->n + all, all, 1, most, sum);
+        softmax_down(d, keys, 1, most, sum);
     else
-        softmax_down(d, before->n + reach, before->n + all, all, 2, most, sum);
-    sum_rows(&mix, before->v, a->vdim, d->scores, d->vecs, before->n, d->out_down);
-    mix.adds = 1;
-    sum_rows(&mix, own->v, a->vdim, d->scores + before->n * STRIP, d->vecs, reach, d->out_down);
+        softmax_down(d, keys, 2, most, sum);
+    sum_rows(&mix, d->v, a->vdim, d->scores, d->vecs, keys, d->out_down);
     for (long i = 0; i < d->n; i++)
         a->sums[d->row[i]] = most[i / WIDTH][i % WIDTH] + logf(sum[i / WIDTH][i % WIDTH]);
     for (int v = 0; v < d->vecs; v++) sum[v] = 1.0f / sum[v];
     raise_rows(d, d->out_down, a->vdim, sum, a->out);
 }
 
-/* Probabilities and the gradients of scores, of n keys from the segment's `key` on. */
+/* Probabilities and the gradients of scores, of n keys from the path's `key` on. */
 INLINE void back_down(const Desk *d, long key, long n, const int vecs, const vec *sums, const vec *delta) {
     const long all = seen_by_all(d, key, n);
     for (long i = 0; i < n; i++) {
@@ -320,26 +310,25 @@ INLINE void back_down(const Desk *d, long key, long n, const int vecs, const vec
     }
 }
 
-/* Add what a strip and n keys from `from` on give to each other; `key` is the first one's place in the segment, a
- * parent's before it. */
-static void back_keys(const Desk *d, const Keys *keys, long from, long n, long key, const vec *sums, const vec *delta) {
+/* Add what a strip and n keys from the path's `key` on give to each other. */
+static void back_keys(const Desk *d, long key, long n, const vec *sums, const vec *delta) {
     const Attend *a = d->a;
-    const float *k = keys->k + from * d->k_row, *v = keys->v + from * d->v_row;
-    const Form q_sum = {1, d->k_row, STRIP, STRIP, 1};
-    score_keys(d, k, d->k_row, key, n, d->q_down, a->dim, d->scores);
-    score_keys(d, v, d->v_row, key, n, d->d_out_down, a->vdim, d->d_scores);
+    const float *k = d->k + key * a->dim, *v = d->v + key * a->vdim;
+    const Form q_sum = {1, a->dim, STRIP, STRIP, 1};
+    score_keys(d, k, key, n, d->q_down, a->dim, d->scores);
+    score_keys(d, v, key, n, d->d_out_down, a->vdim, d->d_scores);
     if (d->vecs == 1)
         back_down(d, key, n, 1, sums, delta);
     else
         back_down(d, key, n, 2, sums, delta);
     sum_rows(&q_sum, k, a->dim, d->d_scores, d->vecs, n, d->d_q_down);
-    gather_keys(d, d->d_scores, key, n, d->q, d->dims, keys->d_k + from * d->dims);
-    gather_keys(d, d->scores, key, n, d->d_out, d->vdims, keys->d_v + from * d->vdims);
+    gather_keys(d, d->d_scores, key, n, d->q, d->dims, d->d_k + key * d->dims);
+    gather_keys(d, d->scores, key, n, d->d_out, d->vdims, d->d_v + key * d->vdims);
 }
 
-static void back_strip(Desk *d, const Keys *before, const Keys *own, long first) {
+static void back_strip(Desk *d, long first, long end) {
     const Attend *a = d->a;
-    const long reach = take_strip(d, own, first);
+    const long keys = take_strip(d, first, end);
     vec sums[SIDES], delta[SIDES], scale[SIDES];
     lower_rows(d, a->q, a->dim, a->scale, d->q_down, d->q, d->dims);
     lower_rows(d, a->d_out, a->vdim, 1, d->d_out_down, d->d_out, d->vdims);
@@ -351,19 +340,17 @@ static void back_strip(Desk *d, const Keys *before, const Keys *own, long first)
         for (int i = 0; i < WIDTH; i++) sums[v][i] = a->sums[d->row[v * WIDTH + i]];
     }
     memset(d->d_q_down, 0, 4 * a->dim * STRIP);
-    for (long k = 0; k < before->n; k += KEYS)
-        back_keys(d, before, k, least(KEYS, before->n - k), k - before->n, sums, delta);
-    for (long k = 0; k < reach; k += KEYS) back_keys(d, own, k, least(KEYS, reach - k), k, sums, delta);
+    for (long k = 0; k < keys; k += KEYS) back_keys(d, k, least(KEYS, keys - k), sums, delta);
     raise_rows(d, d->d_q_down, a->dim, scale, a->d_q);
 }
 
-/* Write what was summed for a segment's keys and values, once all that see them have passed. */
-static void give_back(const Desk *d, const Keys *own) {
+/* Write what was summed for the path's keys and values from `at` up to `end`, once all that see them have passed. */
+static void give_back(const Desk *d, long at, long end) {
     const Attend *a = d->a;
-    for (long t = 0; t < own->n; t++) {
-        const long row = (own->start + t) * a->kv_heads + d->head;
-        copy_row(own->d_k + t * d->dims, a->dim, 1, 0, a->d_k + row * a->dim);
-        copy_row(own->d_v + t * d->vdims, a->vdim, 1, 0, a->d_v + row * a->vdim);
+    for (; at < end; at++) {
+        const long row = d->token[at] * a->kv_heads + d->head;
+        copy_row(d->d_k + at * d->dims, a->dim, 1, 0, a->d_k + row * a->dim);
+        copy_row(d->d_v + at * d->vdims, a->vdim, 1, 0, a->d_v + row * a->vdim);
     }
 }
 
@@ -377,50 +364,49 @@ static float *taken(float *all, long n, long *used) {
 /* Lay a desk out in `all`; returns how many floats that takes. */
 static long lay_desk(Desk *d, float *all) {
     const Attend *a = d->a;
-    const long back = a->d_out != NULL, columns = a->longest[0] + a->longest[1];
+    const long back = a->d_out != NULL;
     long used = 0;
     d->q_down = taken(all, a->dim * STRIP, &used);
     d->out_down = taken(all, a->vdim * STRIP, &used);
-    d->scores = taken(all, (back ? KEYS : columns) * STRIP, &used);
+    d->scores = taken(all, (back ? KEYS : a->longest) * STRIP, &used);
+    d->k = taken(all, a->longest * a->dim, &used);
+    d->v = taken(all, a->longest * a->vdim, &used);
+    d->token = (long *)taken(all, a->longest * (sizeof(long) / 4), &used);
     if (!back) return used;
     d->q = taken(all, STRIP * d->dims, &used);
     d->d_out = taken(all, STRIP * d->vdims, &used);
     d->d_out_down = taken(all, a->vdim * STRIP, &used);
     d->d_q_down = taken(all, a->dim * STRIP, &used);
     d->d_scores = taken(all, KEYS * STRIP, &used);
-    for (int i = 0; i < 2; i++) {
-        d->keys[i].d_k = taken(all, a->longest[i] * d->dims, &used);
-        d->keys[i].d_v = taken(all, a->longest[i] * d->vdims, &used);
-    }
+    d->d_k = taken(all, a->longest * d->dims, &used);
+    d->d_v = taken(all, a->longest * d->vdims, &used);
     return used;
 }
 
-/* A segment's rows, a strip at a time. */
-static void attend_segment(Desk *d, const Keys *before, Keys *own, long segment) {
+/* Lay a segment's keys and values on the path, behind those it goes on from, and take its rows, a strip at a time. */
+static void attend_segment(Desk *d, const long *span) {
     const Attend *a = d->a;
-    own->start = a->spans[2 * segment];
-    own->n = a->spans[2 * segment + 1];
-    own->k = a->k + own->start * d->k_row + d->head * a->dim;
-    own->v = a->v + own->start * d->v_row + d->head * a->vdim;
-    if (a->d_out) {
-        memset(own->d_k, 0, 4 * own->n * d->dims);
-        memset(own->d_v, 0, 4 * own->n * d->vdims);
+    const long before = span[2], end = before + span[1];
+    for (long at = before; at < end; at++) {
+        const long token = d->token[at] = span[0] + at - before, row = token * a->kv_heads + d->head;
+        copy_row(a->k + row * a->dim, a->dim, 1, 0, d->k + at * a->dim);
+        copy_row(a->v + row * a->vdim, a->vdim, 1, 0, d->v + at * a->vdim);
     }
-    for (long row = 0; row < own->n * d->shared; row += STRIP)
-        (a->d_out ? back_strip : see_strip)(d, before, own, row);
+    if (a->d_out) {
+        memset(d->d_k + before * d->dims, 0, 4 * span[1] * d->dims);
+        memset(d->d_v + before * d->vdims, 0, 4 * span[1] * d->vdims);
+    }
+    for (long row = before * d->shared; row < end * d->shared; row += STRIP)
+        (a->d_out ? back_strip : see_strip)(d, row, end * d->shared);
 }
 
 static void attend_family(Desk *d, long family) {
     const Attend *a = d->a;
-    const Keys none = {0};
-    Keys *parent = &d->keys[0], *child = &d->keys[1];
-    const long first = a->families[family];
-    attend_segment(d, &none, parent, first);
-    for (long s = first + 1; s < a->families[family + 1]; s++) {
-        attend_segment(d, parent, child, s);
-        if (a->d_out) give_back(d, child);
+    const long *span = a->spans + 3 * a->families[family], *end = a->spans + 3 * a->families[family + 1];
+    for (; span < end; span += 3) {
+        attend_segment(d, span);
+        if (a->d_out) give_back(d, span + 3 < end ? span[5] : 0, span[1] + span[2]); /* what the next doesn't see */
     }
-    if (a->d_out) give_back(d, parent);
 }
 
 /* Take units, the largest first, until none is left. */
@@ -428,7 +414,6 @@ static void attend_work(const Worker *me, void *given) {
     (void)me;
     Attend *a = given;
     Desk d = {.a = a, .shared = a->heads / a->kv_heads, .dims = whole(a->dim, WIDTH), .vdims = whole(a->vdim, WIDTH)};
-    d.k_row = a->kv_heads * a->dim, d.v_row = a->kv_heads * a->vdim;
     float *all = aligned_alloc(64, 4 * lay_desk(&d, NULL));
     if (!all) a->failed = 1;
     if (all) lay_desk(&d, all);

@@ -19,37 +19,34 @@ class _Attend(Structure):
         *((name, c_void_p) for name in ("q", "k", "v", "out", "sums", "d_out", "d_q", "d_k", "d_v")),
         *((name, c_void_p) for name in ("spans", "families")),
         ("count", c_long),
-        ("longest", c_long * 2),
-        *((name, c_long) for name in ("next", "failed")),
+        *((name, c_long) for name in ("longest", "next", "failed")),
     ]
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Packed segments by families, the largest first: a parent and then its children, or one segment alone.
+    """Packed segments by families, those of most work first: a segment without a parent and all that go on from it.
 
-    `spans` Long[n, 2] are first tokens and lengths, `families` Long[families + 1] where each family begins among them,
-    `longest` the longest first segment of a family and the longest of the others.
+    `spans` Long[n, 3] are first tokens, lengths and how many tokens lie before, a family's depth first; `families`
+    Long[families + 1] where each family begins among them; `longest` how far the longest reaches.
     """
 
     spans: Tensor
     families: Tensor
-    longest: tuple[int, int]
+    longest: int
 
     @classmethod
     def of(cls, segments: Segments) -> "Spans":
-        """Sort segments; their tensors are on the CPU."""
-        bounds = segments.bounds.long()
-        own, index = bounds.diff(), torch.arange(len(bounds) - 1)
-        parents = torch.full_like(own, -1) if segments.parents is None else segments.parents
-        child = parents >= 0
-        head = parents.where(child, index)
-        work = torch.zeros_like(own).index_add_(0, head, own * (2 * segments.lengths() - own))
-        order = (2 * work.argsort(descending=True, stable=True).argsort()[head] + child).argsort(stable=True)
-        spans = torch.stack((bounds[:-1], own), 1)[order].contiguous()
-        families = torch.cat(((~child[order]).nonzero()[:, 0], torch.tensor([len(own)])))
-        first, others = (int(own[kind].max()) if kind.any() else 0 for kind in (~child, child))
-        return cls(spans, families, (first, others))
+        """Sort families; the segments' tensors are on the CPU."""
+        bounds, lengths = segments.bounds.long(), segments.lengths()
+        own = bounds.diff()
+        roots = torch.ones_like(own) if segments.parents is None else (segments.parents < 0).long()
+        family = roots.cumsum(0) - 1
+        work = torch.zeros(int(roots.sum()), dtype=torch.long).index_add_(0, family, own * (2 * lengths - own))
+        order = work.argsort(descending=True, stable=True).argsort()[family].argsort(stable=True)
+        spans = torch.stack((bounds[:-1], own, lengths - own), 1)[order].contiguous()
+        families = torch.cat((roots[order].nonzero()[:, 0], torch.tensor([len(own)])))
+        return cls(spans, families, int(lengths.max()))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, spans: Spans, *, exact: bool = False) -> Tensor:
@@ -87,4 +84,4 @@ def _run(name: str, tensors: tuple[Tensor, ...], scale: float, spans: Spans) -> 
     pointers = [tensor.data_ptr() for tensor in tensors] + [None] * (9 - len(tensors))
     job = _Attend(heads, kv_heads, dim, vdim, scale, *pointers, spans.spans.data_ptr(), spans.families.data_ptr())
     job.count, job.longest = len(spans.families) - 1, spans.longest
-    call(name, job, f"attention over segments of up to {max(spans.longest)} tokens")
+    call(name, job, f"attention over segments of up to {spans.longest} tokens")

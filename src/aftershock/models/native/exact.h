@@ -71,11 +71,11 @@ static void combine_rows(const Worker *me, void *given) {
             add_weighted(job->y + job->token[i] * n, job->x + i * n, job->weights[i], n);
 }
 
-/* One key head of a family: keys and values are laid end to end, as a cache has them, a child's behind its parent's. */
+/* One key head of a family: the path's keys and values are laid end to end, as a cache has them. */
 static void see_family(const Attend *a, long head, long family, float *keys, float *values, float *weights) {
-    const long shared = a->heads / a->kv_heads, dim = a->dim, *span = a->spans + 2 * a->families[family];
-    for (const long *own = span; own < a->spans + 2 * a->families[family + 1]; own += 2) {
-        const long before = own == span ? 0 : span[1];
+    const long shared = a->heads / a->kv_heads, dim = a->dim;
+    for (const long *own = a->spans + 3 * a->families[family]; own < a->spans + 3 * a->families[family + 1]; own += 3) {
+        const long before = own[2];
         for (long t = 0; t < own[1]; t++) {
             const long at = (own[0] + t) * a->kv_heads + head;
             memcpy(keys + (before + t) * dim, a->k + at * dim, 4 * dim);
@@ -93,7 +93,7 @@ static void see_family(const Attend *a, long head, long family, float *keys, flo
 static void see_work(const Worker *me, void *given) {
     (void)me;
     Attend *a = given;
-    const long longest = a->longest[0] + a->longest[1], laid = longest * a->dim;
+    const long longest = a->longest, laid = longest * a->dim;
     float *all = malloc(4 * (2 * laid + longest * (a->heads / a->kv_heads)));
     if (!all) a->failed = 1;
     for (long unit; all && (unit = __atomic_fetch_add(&a->next, 1, __ATOMIC_RELAXED)) < a->count * a->kv_heads;)
