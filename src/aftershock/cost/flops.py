@@ -75,9 +75,9 @@ def work(
 ) -> Work:
     """Return the work of training on and sampling so many tokens in sequences of `length` tokens on average.
 
-    A token of a causal sequence sees half of it on average. Sampling counts each sampled token, also
-    those that samples of one prompt share and are computed once; the prompt that a group shares is left out. What is
-    computed twice to save memory counts once. `prediction`: as in `training`.
+    A token of a causal sequence sees half of it on average. Sampling counts each sampled token, those too that
+    samples of one prompt share and that are computed once; the prompt that a group shares is left out. What is computed
+    twice to save memory counts once. `prediction`: as in `training`.
     """
     context = (length + 1) / 2
     trained = training(config, context, prediction=prediction) * trained_tokens

@@ -109,8 +109,7 @@ class Decoder:
             self._draws.begin()
         if self._draws is None or not self.model.run(self._draws, self.rows.active, most, self.cache):
             self._draw(padded)
-        ended = self._ended()
-        return self._finish(ended)
+        return self._finish(self._ended())
 
     def _draw(self, padded: int) -> None:
         rows = self.rows
